@@ -1,0 +1,47 @@
+"""Stream LLM tokens into Python code that has no event loop.
+
+from llm_sse import stream_sync
+
+for token in stream_sync("Explain SSE in two sentences.", provider="anthropic"):
+    print(token, end="", flush=True)
+"""
+
+from . import errors, events
+from ._version import __version__
+from .chat import Message, Tool
+from .completion import Completion
+from .errors import StreamError
+from .metrics import StreamMetrics
+from .retry import RetryPolicy
+from .sync.buffered import buffered
+from .sync.reader import Timeouts
+from .sync.stream import (
+    TokenStream,
+    stream_anthropic,
+    stream_gemini,
+    stream_openai,
+    stream_sync,
+)
+from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
+
+__all__ = [
+    "Completion",
+    "Message",
+    "RetryPolicy",
+    "StreamError",
+    "StreamMetrics",
+    "Timeouts",
+    "TokenStream",
+    "Tool",
+    "__version__",
+    "buffered",
+    "errors",
+    "events",
+    "measure_stream",
+    "stream_anthropic",
+    "stream_gemini",
+    "stream_openai",
+    "stream_sync",
+    "stream_with_count",
+    "stream_with_retry",
+]

@@ -1,0 +1,305 @@
+"""What is asked: messages, tools and settings; and `HTTPRequest`, what of it goes on the wire.
+
+Messages have the shape that everybody's code already has, OpenAI's chat messages. Each provider's
+module translates them into its own; what a provider cannot take is a `ConfigurationError` there,
+never dropped.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, Union
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Struct
+
+from .errors import ConfigurationError
+
+__all__ = [
+    "ChatRequest",
+    "HTTPRequest",
+    "Message",
+    "Tool",
+    "check_base_url",
+    "check_header",
+    "json_arguments",
+    "make_chat",
+]
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+
+
+class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One turn of a conversation.
+
+    Attributes:
+        role: Who speaks.
+        content: The text, or a list of parts such as `{"type": "text", "text": "..."}`.
+        tool_calls: The calls that an assistant made: `{"id": ..., "type": "function",
+            "function": {"name": ..., "arguments": "<JSON text>"}}`.
+        tool_call_id: Which call a `tool` message answers.
+        name: The speaker's or the tool's name.
+    """
+
+    role: Role
+    content: Union[str, list[dict[str, Any]], None] = None
+    tool_calls: Union[list[dict[str, Any]], None] = None
+    tool_call_id: Union[str, None] = None
+    name: Union[str, None] = None
+
+
+class Tool(Struct, frozen=True):
+    """A function that the model may ask the caller to run.
+
+    Attributes:
+        name: Its name.
+        description: What it does and when to use it, for the model.
+        parameters: Its parameters, as a JSON Schema object.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = msgspec.field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
+
+
+class ChatRequest(Struct, frozen=True, kw_only=True):
+    """Everything that is asked of a provider, in no provider's words.
+
+    Attributes:
+        model: The model's name.
+        messages: The conversation, without `system` messages.
+        system: The instructions that stand above the conversation.
+        max_tokens: The most tokens that the answer may have.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling threshold.
+        stop: Texts at which the answer ends.
+        tools: Neutral `Tool`s, and dictionaries in a provider's own words.
+        tool_choice: `auto`, `none`, `required`, a tool's name, or a provider's own object.
+        extra_body: Merged into the request's JSON last, key by key.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    system: Union[str, None] = None
+    max_tokens: Union[int, None] = None
+    temperature: Union[float, None] = None
+    top_p: Union[float, None] = None
+    stop: tuple[str, ...] = ()
+    tools: tuple[Any, ...] = ()
+    tool_choice: Union[str, dict[str, Any], None] = None
+    extra_body: dict[str, Any] = {}
+
+
+@dataclasses.dataclass(frozen=True)
+class HTTPRequest:
+    """One request as it goes on the wire.
+
+    The headers are not part of the `repr`: a caller's own may hold secrets, too.
+
+    Attributes:
+        url: Where to; never holds a key.
+        body: The JSON body.
+        headers: The headers that are no secret.
+        credentials: The headers that are; kept apart so that they travel by `auth=`.
+        method: The HTTP method.
+    """
+
+    url: str
+    body: bytes
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    credentials: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    method: str = "POST"
+
+
+def make_chat(
+    prompt: str | None,
+    messages: Sequence[Message | Mapping[str, Any]] | None,
+    *,
+    model: str,
+    system: str | None = None,
+    stop: str | Sequence[str] | None = None,
+    tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> ChatRequest:
+    """Check what the caller gave and make one `ChatRequest` of it.
+
+    Args:
+        prompt: The last user turn, appended to `messages`.
+        messages: The conversation; `system` messages become part of `system`.
+        model: The model's name.
+        system: Instructions that stand above the conversation.
+        stop: One text, or several, at which the answer ends.
+        tools: Tools, neutral, in OpenAI's shape, or in the provider's own.
+        extra_body: What else shall be in the request's JSON.
+        settings: `max_tokens`, `temperature`, `top_p`, `tool_choice`.
+
+    Raises:
+        ConfigurationError: Something is missing, of the wrong type or out of range.
+    """
+    if prompt is not None and not isinstance(prompt, str):
+        raise ConfigurationError(f"prompt must be a str, not {type(prompt).__name__}")
+    if isinstance(messages, (str, bytes, Mapping)):
+        raise ConfigurationError(
+            "messages must be a list of messages; pass a single text as prompt instead"
+        )
+    turns = [_convert(message, Message, "message") for message in _sequence(messages, "messages")]
+    if prompt is not None:
+        turns.append(Message(role="user", content=prompt))
+    above = [system] if system else []
+    above += [_text_of(turn) for turn in turns if turn.role in ("system", "developer")]
+    spoken = [turn for turn in turns if turn.role not in ("system", "developer")]
+    if not spoken:
+        raise ConfigurationError("nothing to ask: pass a prompt, or messages with a user turn")
+    fields = {
+        "model": model,
+        "messages": spoken,
+        "system": "\n\n".join(above) or None,
+        "stop": (stop,) if isinstance(stop, str) else tuple(_sequence(stop, "stop")),
+        "tools": tuple(_tool(tool) for tool in _sequence(tools, "tools")),
+        "extra_body": extra_body or {},
+        **settings,
+    }
+    chat: ChatRequest = _convert(fields, ChatRequest, "argument")
+    _check_ranges(chat)
+    return chat
+
+
+def json_arguments(call: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
+    """Read the identifier, the name and the parsed arguments of a message's tool call.
+
+    Raises:
+        ConfigurationError: The call has not the shape of `Message.tool_calls`.
+    """
+    function = call.get("function")
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise ConfigurationError(
+            'a tool call in messages must look like {"id": ..., "type": "function", '
+            '"function": {"name": ..., "arguments": "<JSON text>"}}'
+        )
+    arguments = function.get("arguments") or {}
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise ConfigurationError(
+                f"the arguments of the tool call {function['name']!r} are not JSON: {error}"
+            ) from None
+    if not isinstance(arguments, dict):
+        raise ConfigurationError(
+            f"the arguments of the tool call {function['name']!r} must be a JSON object"
+        )
+    return call.get("id"), function["name"], arguments
+
+
+def check_base_url(base_url: object) -> str:
+    """Return a base URL without trailing slashes.
+
+    Raises:
+        ConfigurationError: It is not an absolute http or https URL, or it holds credentials.
+    """
+    if not isinstance(base_url, str):
+        raise ConfigurationError(f"base_url must be a str, not {type(base_url).__name__}")
+    try:
+        parts = urlsplit(base_url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+        _ = parts.port
+    except ValueError:
+        usable = False
+        parts = urlsplit("")
+    if not usable or re.search(r"[\s\x00-\x1f\x7f]", base_url):
+        raise ConfigurationError(
+            f"base_url must look like https://host/path, not {redact_url(base_url)!r}"
+        )
+    if parts.username or parts.password:
+        raise ConfigurationError("base_url must not hold a user name or password; use api_key")
+    if parts.query or parts.fragment:
+        raise ConfigurationError(f"base_url must end before the '?': {redact_url(base_url)!r}")
+    return base_url.rstrip("/")
+
+
+def redact_url(url: str) -> str:
+    """Return a URL without what may be secret in it: user, password, query and fragment."""
+    return re.sub(r"//[^/@]*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL))
+
+
+def check_header(name: object, value: object, *, secret: bool = False) -> None:
+    """Refuse a header that could not be sent, or that would smuggle in another one.
+
+    Raises:
+        ConfigurationError: The name or the value is not allowed in HTTP; a secret is not shown.
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
+        raise ConfigurationError(f"not a header name: {name!r}")
+    shown = "" if secret else f": {value!r}"
+    if not isinstance(value, str):
+        raise ConfigurationError(f"the header {name} must be a str, not {type(value).__name__}")
+    if re.search(r"[\x00-\x08\x0a-\x1f\x7f]", value) or value != value.strip():
+        raise ConfigurationError(
+            f"the header {name} holds a line break, a control character or outer space{shown}"
+        )
+    try:
+        value.encode("latin-1")
+    except UnicodeEncodeError:
+        raise ConfigurationError(
+            f"the header {name} holds characters outside Latin-1{shown}"
+        ) from None
+
+
+def _sequence(value: Any, name: str) -> Sequence[Any]:
+    if value is None:
+        return ()
+    if isinstance(value, (str, bytes, Mapping)) or not isinstance(value, Sequence):
+        raise ConfigurationError(f"{name} must be a list, not {type(value).__name__}")
+    return value
+
+
+def _tool(tool: Tool | Mapping[str, Any]) -> Tool | dict[str, Any]:
+    """Make a `Tool` of OpenAI's shape; leave a provider's own tools as they are."""
+    if isinstance(tool, Tool):
+        return tool
+    if not isinstance(tool, Mapping):
+        raise ConfigurationError(f"a tool must be a Tool or a dict, not {type(tool).__name__}")
+    function = tool.get("function")
+    if tool.get("type") == "function" and isinstance(function, Mapping):
+        fields = {key: value for key, value in function.items() if value is not None}
+        converted: Tool = _convert(fields, Tool, "tool")
+        return converted
+    return dict(tool)
+
+
+def _text_of(message: Message) -> str:
+    """Return the text of a message that can hold nothing else."""
+    if isinstance(message.content, str):
+        return message.content
+    texts: list[str] = []
+    for part in message.content or []:
+        if part.get("type") != "text" or not isinstance(part.get("text"), str):
+            raise ConfigurationError(f"a {message.role} message can hold text only")
+        texts.append(part["text"])
+    return "".join(texts)
+
+
+def _convert(value: Any, type_: Any, what: str) -> Any:
+    if isinstance(value, type_):
+        return value
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError(f"wrong {what}: {error}") from None
+
+
+def _check_ranges(chat: ChatRequest) -> None:
+    if not chat.model.strip():
+        raise ConfigurationError("model must not be empty")
+    if chat.max_tokens is not None and chat.max_tokens < 1:
+        raise ConfigurationError(f"max_tokens must be at least 1, not {chat.max_tokens}")
+    for name in ("temperature", "top_p"):
+        value = getattr(chat, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ConfigurationError(f"{name} must be a number of at least 0, not {value}")

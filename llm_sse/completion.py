@@ -1,0 +1,178 @@
+"""Fold the events of a stream into what was said."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Struct
+
+from .events import (
+    Citation,
+    Event,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    Retrying,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+__all__ = ["Accumulator", "Completion"]
+
+
+class Completion(Struct, frozen=True, kw_only=True):
+    """An answer as a whole, or as much of it as had arrived.
+
+    Attributes:
+        text: The visible answer.
+        reasoning: The model's reasoning, or the provider's summary of it.
+        refusal: The model's explanation why it will not answer.
+        tool_calls: The tool calls in the order in which they began. A call that was cut off has
+            its `error` set and what there was of it in `arguments_text`.
+        citations: The sources that the answer names.
+        usage: What the answer cost, where the provider said so; over all attempts.
+        finish_reason: Why the answer ended; `None` while it has not, or when it broke off.
+        raw_finish_reason: The provider's own word for it. It can be there without a
+            `finish_reason`: then the stream broke after the word and before its end.
+        model: The model that answered, as the provider names it.
+        response_id: The provider's identifier of the answer.
+        provider: The provider's name.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    usage: Usage | None = None
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    model: str | None = None
+    response_id: str | None = None
+    provider: str | None = None
+
+
+class Accumulator:
+    """Add events one by one; ask for the `Completion` at any time.
+
+    Thread: none of its own; whoever reads the events owns it.
+    """
+
+    def __init__(self, provider: str | None = None) -> None:
+        self.text_deltas: list[str] = []
+        self.raw_finish_reason: str | None = None
+        self._provider = provider
+        self._reasoning: list[str] = []
+        self._refusal: list[str] = []
+        self._calls: list[ToolCall] = []
+        self._open: dict[int, _OpenCall] = {}
+        self._citations: list[Citation] = []
+        self._earlier_usage: Usage | None = None
+        self._usage: Usage | None = None
+        self._finish: Finish | None = None
+        self._start = StreamStart()
+
+    def add(self, event: Event) -> None:
+        """Fold in one event."""
+        if isinstance(event, TextDelta):
+            self.text_deltas.append(event.text)
+        elif isinstance(event, ReasoningDelta):
+            self._reasoning.append(event.text)
+        elif isinstance(event, RefusalDelta):
+            self._refusal.append(event.text)
+        elif isinstance(event, ToolCallDelta):
+            self._add_fragment(event)
+        elif isinstance(event, ToolCall):
+            self._add_call(event)
+        elif isinstance(event, Citation):
+            self._citations.append(event)
+        elif isinstance(event, Usage):
+            self._usage = event
+        elif isinstance(event, Finish):
+            self._finish = event
+            self.raw_finish_reason = event.raw_reason
+        elif isinstance(event, StreamStart):
+            self._begin(event)
+        elif isinstance(event, Retrying):
+            self._end_attempt()
+
+    def completion(self) -> Completion:
+        """Return what has been said so far."""
+        finish = self._finish
+        cut = tuple(call.as_cut_off() for _, call in sorted(self._open.items()))
+        return Completion(
+            text="".join(self.text_deltas),
+            reasoning="".join(self._reasoning),
+            refusal="".join(self._refusal),
+            tool_calls=tuple(self._calls) + cut,
+            citations=tuple(self._citations),
+            usage=add_usage(self._earlier_usage, self._usage),
+            finish_reason=finish.reason if finish else None,
+            raw_finish_reason=self.raw_finish_reason,
+            model=self._start.model,
+            response_id=self._start.response_id,
+            provider=self._provider,
+        )
+
+    def _begin(self, start: StreamStart) -> None:
+        self._end_attempt()
+        self._start = start
+
+    def _end_attempt(self) -> None:
+        """An attempt's usage is final when the next one begins."""
+        self._earlier_usage = add_usage(self._earlier_usage, self._usage)
+        self._usage = None
+
+    def _add_fragment(self, delta: ToolCallDelta) -> None:
+        call = self._open.setdefault(delta.index, _OpenCall())
+        call.id = call.id or delta.id
+        call.name = call.name or delta.name or ""
+        call.arguments.append(delta.arguments)
+
+    def _add_call(self, call: ToolCall) -> None:
+        """A complete call takes the place of its fragments, which came in the same order."""
+        for index, fragments in sorted(self._open.items()):
+            if fragments.id == call.id and fragments.name == call.name:
+                del self._open[index]
+                break
+        self._calls.append(call)
+
+
+class _OpenCall:
+    """The fragments of a call that is not complete."""
+
+    def __init__(self) -> None:
+        self.id: str | None = None
+        self.name = ""
+        self.arguments: list[str] = []
+
+    def as_cut_off(self) -> ToolCall:
+        return ToolCall(
+            id=self.id,
+            name=self.name,
+            arguments={},
+            arguments_text="".join(self.arguments),
+            error="the stream ended before the call was complete",
+        )
+
+
+def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
+    """Add up the usage of two attempts; the later provider object stays as `raw`."""
+    if first is None or second is None:
+        return first or second
+
+    def plus(one: int | None, two: int | None) -> int | None:
+        return two if one is None else one if two is None else one + two
+
+    raw: Any = second.raw if second.raw is not None else first.raw
+    return Usage(
+        plus(first.input_tokens, second.input_tokens),
+        plus(first.output_tokens, second.output_tokens),
+        plus(first.cached_input_tokens, second.cached_input_tokens),
+        plus(first.reasoning_tokens, second.reasoning_tokens),
+        raw,
+    )

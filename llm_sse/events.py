@@ -1,0 +1,216 @@
+"""The one event vocabulary: what a stream says, whichever provider speaks.
+
+Every event is a frozen `msgspec.Struct` with a `type` tag, so that
+`msgspec.json.encode(event)` is its JSON form and two events compare by value.
+
+A well-formed stream is one `StreamStart`, any content events, at most one `Usage`, then one
+`Finish`. `Retrying` and `Resumed` mark where a new attempt begins; a new `StreamStart` follows.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Union
+
+from msgspec import Struct, field
+
+__all__ = [
+    "CONTENT",
+    "Citation",
+    "Event",
+    "Finish",
+    "FinishReason",
+    "ReasoningDelta",
+    "RefusalDelta",
+    "Resumed",
+    "Retrying",
+    "StreamStart",
+    "TextDelta",
+    "ToolCall",
+    "ToolCallDelta",
+    "Unknown",
+    "Usage",
+]
+
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error", "other"]
+
+
+class StreamStart(Struct, frozen=True, tag="stream_start"):
+    """The answer has begun.
+
+    Attributes:
+        model: The model that answers, as the provider names it.
+        response_id: The provider's identifier of this answer.
+    """
+
+    model: str | None = None
+    response_id: str | None = None
+
+
+class TextDelta(Struct, frozen=True, tag="text_delta"):
+    """A piece of the visible answer, as the provider cut it (not one model token)."""
+
+    text: str
+
+
+class ReasoningDelta(Struct, frozen=True, tag="reasoning_delta"):
+    """A piece of the model's reasoning, or of the provider's summary of it.
+
+    Attributes:
+        text: The piece; empty when only a signature arrived.
+        signature: The provider's opaque proof of the reasoning, to be sent back unchanged.
+        redacted: Reasoning that the provider hands over encrypted only.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    redacted: str | None = None
+
+
+class RefusalDelta(Struct, frozen=True, tag="refusal_delta"):
+    """A piece of the model's explanation why it will not answer."""
+
+    text: str
+
+
+class ToolCallDelta(Struct, frozen=True, tag="tool_call_delta"):
+    """A fragment of a tool call.
+
+    Attributes:
+        index: Which call of this answer, counted from 0 in the order in which they began.
+        id: The call's identifier, on its first fragment.
+        name: The tool's name, on its first fragment.
+        arguments: The next piece of the arguments' JSON text; may be empty.
+    """
+
+    index: int
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+
+
+class ToolCall(Struct, frozen=True, tag="tool_call"):
+    """A complete tool call.
+
+    Attributes:
+        id: The provider's identifier of the call; `None` where the provider gives none.
+        name: The tool's name.
+        arguments: The arguments, parsed; empty when `error` is set.
+        arguments_text: The arguments' JSON text as it arrived.
+        error: Why the arguments could not be parsed, or `None`.
+        signature: The provider's opaque proof of the reasoning behind the call (Gemini).
+    """
+
+    id: str | None
+    name: str
+    arguments: dict[str, Any]
+    arguments_text: str
+    error: str | None = None
+    signature: str | None = None
+
+
+class Citation(Struct, frozen=True, tag="citation"):
+    """A source that the answer names.
+
+    Attributes:
+        url: The source's address, where it has one.
+        title: The source's title.
+        text: The passage that is cited.
+        raw: The provider's own object.
+    """
+
+    url: str | None = None
+    title: str | None = None
+    text: str | None = None
+    raw: Any = None
+
+
+class Usage(Struct, frozen=True, tag="usage"):
+    """What the answer cost, in model tokens; final figures, once per answer.
+
+    Attributes:
+        input_tokens: All tokens of the prompt, cached ones included.
+        output_tokens: All generated tokens, reasoning included.
+        cached_input_tokens: How many of the input tokens came from the provider's cache.
+        reasoning_tokens: How many of the output tokens were reasoning.
+        raw: The provider's own object, untouched.
+    """
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    cached_input_tokens: int | None = None
+    reasoning_tokens: int | None = None
+    raw: Any = None
+
+
+class Finish(Struct, frozen=True, tag="finish"):
+    """The provider ended its answer; the last event of a stream.
+
+    Attributes:
+        reason: Why, in this library's words.
+        raw_reason: Why, in the provider's word.
+        message: The provider's explanation, where it gives one.
+    """
+
+    reason: FinishReason
+    raw_reason: str | None = None
+    message: str | None = None
+
+
+class Retrying(Struct, frozen=True, tag="retrying"):
+    """An attempt failed before any content; another one follows.
+
+    Attributes:
+        attempt: Which retry this is, counted from 1.
+        delay_s: How long the wait is, in seconds.
+        error: What went wrong.
+    """
+
+    attempt: int
+    delay_s: float
+    error: str
+
+
+class Resumed(Struct, frozen=True, tag="resumed"):
+    """The connection was lost in mid-answer; what follows continues the text.
+
+    Attributes:
+        attempt: Which resumption this is, counted from 1.
+        offset_chars: How many characters of visible text stand before the seam.
+        error: What went wrong.
+    """
+
+    attempt: int
+    offset_chars: int
+    error: str
+
+
+class Unknown(Struct, frozen=True, tag="unknown"):
+    """Something that the provider sent and this version has no word for.
+
+    Attributes:
+        kind: The provider's name for it.
+        data: Its content, decoded from JSON.
+    """
+
+    kind: str
+    data: Any = field(default=None)
+
+
+Event = Union[
+    StreamStart,
+    TextDelta,
+    ReasoningDelta,
+    RefusalDelta,
+    ToolCallDelta,
+    ToolCall,
+    Citation,
+    Usage,
+    Finish,
+    Retrying,
+    Resumed,
+    Unknown,
+]
+
+#: The events that are part of the answer itself. Once one has been delivered, a failed request
+#: can no longer be repeated in silence, and the `first_token_s` clock gives way to `idle_s`.
+CONTENT = frozenset({TextDelta, ReasoningDelta, RefusalDelta, ToolCallDelta, ToolCall, Citation})

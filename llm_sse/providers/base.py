@@ -1,0 +1,461 @@
+"""The seam between the stream and the providers.
+
+A `Provider` is one frozen row of the table in `llm_sse.providers`: values, and pure functions from
+our words to one wire format and back. Whatever changes while a stream runs lives in its `Decoder`,
+one per attempt.
+
+    ChatRequest --request()--> HTTPRequest ~~~ network ~~~ bytes --SSEDecoder--> ServerSentEvent
+                                                                  --Decoder-----> Event
+
+and the other way round, for the fake server: `accept()` reads a request as the real endpoint would,
+the `Encoder` writes events as the provider does, `error_body()` an error.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+
+import msgspec
+from msgspec import Struct
+
+from ..chat import ChatRequest, HTTPRequest, Message, check_header
+from ..completion import Completion
+from ..errors import APIError, ConfigurationError, ConnectionLost, ProtocolError
+from ..events import Event, FinishReason, ToolCall
+from ..sse import ServerSentEvent, SSEDecoder
+
+__all__ = [
+    "Accepted",
+    "Decoder",
+    "Encoder",
+    "Provider",
+    "ToolCallBuilder",
+    "decode_body",
+    "end_of_body",
+    "error_text",
+    "lenient_convert",
+    "lenient_decode",
+    "merge",
+    "retry_after_s",
+    "then_raise",
+]
+
+T = TypeVar("T")
+
+
+class Decoder(Protocol):
+    """The meaning of one response body; made anew for every attempt.
+
+    Attributes:
+        done: The provider's terminal event was seen: nothing that follows counts.
+        raw_finish_reason: The provider's last word on why the answer ended, even if the end itself
+            never came.
+    """
+
+    done: bool
+    raw_finish_reason: str | None
+
+    def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
+        """Return what a wire event means, in order.
+
+        Raises:
+            APIError: The provider reports an error inside the stream. It may be raised while the
+                result is iterated, after the events that came with it.
+            ProtocolError: The event is not the JSON that it should be.
+        """
+
+    def end(self) -> Iterable[Event]:
+        """Return what is left to say when the body has ended.
+
+        Raises:
+            ConnectionLost: The body ended before the provider's own end. Raised while the result
+                is iterated, after the events that could be saved.
+        """
+
+
+class Encoder(Protocol):
+    """The provider's side of a response body."""
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for an event; none where the format says it later, or nowhere."""
+
+    def error(self, error: APIError) -> bytes:
+        """Return an error as the provider reports it inside a stream."""
+
+
+class Accepted(Struct, frozen=True):
+    """A request that the real endpoint would have answered.
+
+    Attributes:
+        model: The model that was asked for.
+        stream: Whether a stream was asked for.
+        usage: Whether the caller asked to be told the usage.
+        prompt: The text of the last user turn.
+    """
+
+    model: str
+    stream: bool
+    usage: bool
+    prompt: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Provider(ABC):
+    """One provider, or one gateway that speaks its format: a row of the table.
+
+    Attributes:
+        name: What callers write as `provider=`.
+        base_url: What the vendor's own SDK means by it.
+        model: The default model.
+        checked: When somebody last saw that the default model is alive (ISO date).
+        key_env: The environment variables that may hold the key, the first one found counts.
+        model_env: The environment variable that overrides the default model.
+        base_url_env: The environment variable that overrides the base URL.
+        auth_header: The header that carries the key.
+        auth_prefix: What stands before the key in that header.
+    """
+
+    name: str
+    base_url: str
+    model: str
+    checked: str
+    key_env: tuple[str, ...]
+    model_env: str
+    base_url_env: str
+    auth_header: str = "Authorization"
+    auth_prefix: str = "Bearer "
+
+    #: Paths (regular expressions, matched whole) at which the real endpoint listens.
+    paths: ClassVar[tuple[str, ...]] = ()
+    #: What stands between a server's root and the paths that the base URL leaves to us.
+    root: ClassVar[str] = ""
+
+    @abstractmethod
+    def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
+        """Write a request, to `base_url` (without trailing slashes), with that key."""
+
+    @abstractmethod
+    def decoder(self) -> Decoder:
+        """Return a decoder for one response body."""
+
+    @abstractmethod
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Read the answer of a provider that said no. The header names are lower-case."""
+
+    @abstractmethod
+    def stream_error(self, decoded: Any) -> APIError:
+        """Read an error that came inside a 200 stream, decoded from JSON."""
+
+    @abstractmethod
+    def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
+        """Read a request as the real endpoint would. The header names are lower-case.
+
+        Raises:
+            APIError: The real endpoint would have refused it.
+        """
+
+    @abstractmethod
+    def encoder(self, *, model: str, usage: bool = True) -> Encoder:
+        """Return an encoder for one response body."""
+
+    @abstractmethod
+    def error_body(self, error: APIError) -> bytes:
+        """Write an error as the provider's JSON body."""
+
+    def resume(self, chat: ChatRequest, completion: Completion) -> ChatRequest | None:
+        """Ask for the rest of an answer that was cut off.
+
+        The partial answer travels in a user turn, because current models refuse a conversation
+        that ends with an assistant turn.
+
+        Returns:
+            The new request; `None` if the answer cannot be continued, because a tool call or a
+            refusal had begun.
+        """
+        if completion.tool_calls or completion.refusal:
+            return None
+        if not completion.text:
+            return chat
+        turn = Message(
+            role="user",
+            content=(
+                "Your answer to this was interrupted. What had arrived of it stands between the "
+                "markers. Continue exactly where it stops: do not repeat any of it, do not "
+                "comment on the interruption.\n<partial_answer>"
+                f"{completion.text}</partial_answer>"
+            ),
+        )
+        return msgspec.structs.replace(chat, messages=(*chat.messages, turn))
+
+    def key(self, api_key: str | None, environ: Mapping[str, str]) -> str:
+        """Find the key: the caller's own, or the environment's.
+
+        Raises:
+            ConfigurationError: There is none, or it cannot be sent.
+        """
+        if api_key is not None and not isinstance(api_key, str):
+            raise ConfigurationError(f"api_key must be a str, not {type(api_key).__name__}")
+        found = api_key or next(filter(None, map(environ.get, self.key_env)), None)
+        if not found:
+            raise ConfigurationError(
+                f"no key for {self.name}: set the environment variable "
+                f"{' or '.join(self.key_env)}, or pass api_key=...",
+                provider=self.name,
+            )
+        check_header(self.auth_header, self.auth_prefix + found, secret=True)
+        return found
+
+    def api_error(
+        self,
+        status: int,
+        message: str,
+        *,
+        code: str | None = None,
+        body: Any = None,
+        headers: Mapping[str, str] | None = None,
+        retryable: bool | None = None,
+        wait_s: float | None = None,
+        unknown_model: bool = False,
+        bad_key: bool = False,
+    ) -> APIError:
+        """Make the error for a status, with what to do next in its message.
+
+        Args:
+            status: The HTTP status, or what an in-stream error corresponds to.
+            message: The provider's message.
+            code: The provider's word for the error.
+            body: The provider's error object.
+            headers: The response's headers, for the hints in them.
+            retryable: What the provider's own words say of that; the header wins.
+            wait_s: How long the body asks to wait; the longer of that and the headers' wins.
+            unknown_model: Whether the provider's words say that the model does not exist.
+            bad_key: Whether they say that the key is not valid, whatever the status.
+        """
+        headers = headers or {}
+        cls = APIError.class_for(401 if bad_key else status)
+        if status in (408, 409) and retryable is None:
+            retryable = True
+        wish = headers.get("x-should-retry")
+        if wish in ("true", "false"):
+            retryable = wish == "true"
+        text = f"{self.name} answered {status}: {message or 'no message'}"
+        if cls.__name__ == "AuthenticationError":
+            text += f" (check {' or '.join(self.key_env)} or api_key=...)"
+        elif unknown_model:
+            text += (
+                f" (the default model is {self.model!r}, checked {self.checked}; "
+                f"pass model=... or set {self.model_env})"
+            )
+        waits = [wait for wait in (wait_s, retry_after_s(headers)) if wait is not None]
+        return cls(
+            text,
+            status=status,
+            code=code,
+            detail=message,
+            retry_after_s=max(waits, default=None),
+            body=body,
+            retryable=retryable,
+            provider=self.name,
+            request_id=request_id(headers),
+        )
+
+
+class ToolCallBuilder:
+    """The fragments of one tool call."""
+
+    __slots__ = ("id", "index", "name", "pieces", "signature")
+
+    def __init__(self, index: int, id: str | None, name: str) -> None:
+        self.index = index
+        self.id = id
+        self.name = name
+        self.pieces: list[str] = []
+        self.signature: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The arguments' JSON text so far."""
+        if len(self.pieces) > 1:
+            self.pieces = ["".join(self.pieces)]
+        return self.pieces[0] if self.pieces else ""
+
+    def build(self) -> ToolCall:
+        """Return the complete call. No arguments at all mean an empty object."""
+        text = self.text
+        error = None
+        arguments: Any = {}
+        if text.strip():
+            try:
+                arguments = msgspec.json.decode(text)
+            except (msgspec.DecodeError, RecursionError) as problem:
+                error = f"the arguments are not valid JSON: {problem}"
+            else:
+                if not isinstance(arguments, dict):
+                    error = "the arguments are not a JSON object"
+        return ToolCall(
+            id=self.id,
+            name=self.name,
+            arguments={} if error else arguments,
+            arguments_text=text,
+            error=error,
+            signature=self.signature,
+        )
+
+
+def then_raise(events: Iterable[Event], error: Exception) -> Iterator[Event]:
+    """Deliver what came together with an error before raising it."""
+    yield from events
+    raise error
+
+
+def end_of_body(name: str) -> ConnectionLost:
+    """Make the error for a body that stopped before the provider's own end."""
+    return ConnectionLost(
+        f"{name}: the connection ended before the answer did; what had arrived is in .completion",
+        provider=name,
+    )
+
+
+def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) -> T | Any:
+    """Decode JSON into a struct that names only the fields we read.
+
+    A field of an unexpected type must not kill a stream that can be read without it: then the
+    value is converted field by field, and what does not fit takes its default.
+
+    Returns:
+        The struct; or the plain value, if the JSON is no object at all.
+
+    Raises:
+        ProtocolError: It is not JSON.
+    """
+    try:
+        return decoder.decode(data)
+    except msgspec.ValidationError:
+        value = msgspec.json.decode(data)
+        return lenient_convert(value, type_) if isinstance(value, dict) else value
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ProtocolError(f"not valid JSON in the stream: {error}: {data[:200]!r}") from None
+
+
+def lenient_convert(value: Any, type_: Any) -> Any:
+    """Convert what can be converted; `None` or the field's default stands for what cannot."""
+    try:
+        return msgspec.convert(value, type_)
+    except msgspec.ValidationError:
+        pass
+    for option in (type_, *get_args(type_)):
+        if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):
+            hints = get_type_hints(option)
+            fields = {
+                field.name: converted
+                for field in msgspec.structs.fields(option)
+                if field.encode_name in value
+                and (converted := lenient_convert(value[field.encode_name], hints[field.name]))
+                is not None
+            }
+            return option(**fields)
+        if getattr(option, "__origin__", None) is list and isinstance(value, list):
+            items = (lenient_convert(item, get_args(option)[0]) for item in value)
+            return [item for item in items if item is not None]
+    return None
+
+
+def error_text(error: Any) -> tuple[str, str | None]:
+    """Find the message and the code in an error object, whatever its shape.
+
+    Source: the shapes that OpenAI, Azure, Anthropic, Google, Mistral, xAI, vLLM, Hugging Face and
+    others have been seen to send.
+    """
+    if isinstance(error, list) and error:
+        error = error[0]
+    if isinstance(error, str):
+        return error, None
+    if not isinstance(error, dict):
+        return "", None
+    inner = error.get("error")
+    if isinstance(inner, dict):
+        return error_text(inner)
+    if isinstance(inner, str):
+        code = error.get("code")
+        return inner, str(code) if code else None
+    for name in ("message", "detail", "msg", "error_message"):
+        if value := error.get(name):
+            message = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            break
+    else:
+        message = msgspec.json.encode(error).decode()[:500]
+    code = next((error[name] for name in ("code", "type", "status") if error.get(name)), None)
+    return message, None if code is None else str(code)
+
+
+def decode_body(body: bytes) -> Any:
+    """Decode an error's body: JSON; the JSON in an event stream's first event; or text."""
+    first = SSEDecoder().feed(body.lstrip() + b"\n\n")[:1]
+    candidates: list[bytes | str] = [body, *(sse.data for sse in first)]
+    for candidate in candidates:
+        try:
+            return msgspec.json.decode(candidate)
+        except (msgspec.DecodeError, RecursionError):
+            continue
+    return body.decode("utf-8", "replace").strip()[:2000]
+
+
+def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge the caller's `extra_body` into a request, object by object; the caller's values win."""
+    for key, value in extra.items():
+        mine = body.get(key)
+        body[key] = (
+            merge(dict(mine), value)
+            if isinstance(mine, dict) and isinstance(value, dict)
+            else value
+        )
+    return body
+
+
+def request_id(headers: Mapping[str, str]) -> str | None:
+    """Return the identifier under which the provider knows a request."""
+    for name in ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id", "cf-ray"):
+        if name in headers:
+            return headers[name]
+    return None
+
+
+def retry_after_s(headers: Mapping[str, str]) -> float | None:
+    """Return how long the headers ask to wait, in seconds; the longest where they disagree.
+
+    A date is read against the response's own `Date`, so that nobody's clock has to be right.
+
+    Source: RFC 9110 section 10.2.3; `retry-after-ms` is OpenAI's and Azure's,
+    `llm_provider-retry-after` LiteLLM's.
+    """
+    waits: list[float] = []
+    for name, unit_s in (
+        ("retry-after-ms", 0.001),
+        ("retry-after", 1.0),
+        ("llm_provider-retry-after", 1.0),
+    ):
+        value = headers.get(name)
+        if not value:
+            continue
+        try:
+            waits.append(float(value) * unit_s)
+        except ValueError:
+            try:
+                now = parsedate_to_datetime(headers.get("date", ""))
+                waits.append((parsedate_to_datetime(value) - now).total_seconds())
+            except (ValueError, TypeError):
+                continue
+    usable = [wait for wait in waits if 0 <= wait < float("inf")]
+    return max(usable, default=None)
+
+
+def normalised(
+    raw: str | None, table: Mapping[str, FinishReason], *, called_tools: bool
+) -> FinishReason:
+    """Return our word for a provider's finish reason; delivered tool calls beat `stop`."""
+    reason = table.get(raw or "", "other")
+    return "tool_calls" if called_tools and reason == "stop" else reason

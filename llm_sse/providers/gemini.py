@@ -1,0 +1,689 @@
+"""Gemini and Vertex: `POST {base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse`.
+
+Every wire event is a slice of one `GenerateContentResponse`; there are no event names and no
+terminal event, so the end is the end of the body after a `finishReason` (or a blocked prompt).
+
+Wire shape -> events:
+
+    candidates[0].content.parts[]:
+        {"text": "..."}                                   TextDelta
+        {"text": "...", "thought": true}                  ReasoningDelta
+        {"thoughtSignature": "..."} on a text             ReasoningDelta with the signature only
+        {"functionCall": {"id", "name", "args"}}          ToolCall
+        {"functionCall": {"partialArgs", "willContinue"}} ToolCall, once the call is complete
+        executableCode, inlineData, ... and newer parts   Unknown
+    candidates[0].finishReason                            (kept for the end, the last one counts)
+    candidates[0].groundingMetadata, citationMetadata     Citation
+    promptFeedback.blockReason                            (kept for the end)
+    usageMetadata, cumulative on every event              (kept for the end, the last one counts)
+    {"error": {"code", "message", "status", "details"}}   raises APIError
+
+Source: https://ai.google.dev/api/generate-content
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments
+from ..errors import APIError, ConfigurationError
+from ..events import (
+    Citation,
+    Event,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    Unknown,
+    Usage,
+)
+from ..sse import ServerSentEvent, encode_sse
+from .base import (
+    Accepted,
+    Decoder,
+    Provider,
+    decode_body,
+    end_of_body,
+    error_text,
+    lenient_decode,
+    merge,
+    normalised,
+    then_raise,
+)
+
+__all__ = ["Gemini"]
+
+_REASONS: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_OTHER": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
+    "NO_IMAGE": "content_filter",
+    "MODEL_ARMOR": "content_filter",
+    "CONTINUATION": "pause",
+    "MALFORMED_FUNCTION_CALL": "error",
+    "MALFORMED_RESPONSE": "error",
+    "UNEXPECTED_TOOL_CALL": "error",
+    "TOO_MANY_TOOL_CALLS": "error",
+    "MISSING_THOUGHT_SIGNATURE": "error",
+    "OTHER": "error",
+}
+_WORDS: dict[FinishReason, str] = {
+    **{reason: word for word, reason in reversed(_REASONS.items())},
+    "error": "OTHER",
+    "tool_calls": "STOP",
+}
+
+#: The google.rpc status that belongs to an HTTP status.
+_RPC_STATUSES: dict[int, str] = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_PARTS = frozenset({"text", "thought", "thoughtSignature", "functionCall"})
+
+
+class _FunctionCall(Struct):
+    id: str | None = None
+    name: str | None = None
+    args: dict[str, Any] | None = None
+    partialArgs: list[Any] | None = None
+    willContinue: bool | None = None
+
+
+class _Part(Struct):
+    text: str | None = None
+    thought: bool | None = None
+    thoughtSignature: str | None = None
+    functionCall: _FunctionCall | None = None
+
+    def is_known(self) -> bool:
+        return (
+            self.text is not None
+            or self.functionCall is not None
+            or self.thoughtSignature is not None
+        )
+
+
+class _Content(Struct):
+    parts: list[_Part] | None = None
+
+
+class _Candidate(Struct):
+    content: _Content | None = None
+    finishReason: str | None = None
+    finishMessage: str | None = None
+    index: int | None = None
+    groundingMetadata: dict[str, Any] | None = None
+    citationMetadata: dict[str, Any] | None = None
+
+
+class _PromptFeedback(Struct):
+    blockReason: str | None = None
+    blockReasonMessage: str | None = None
+
+
+class _Response(Struct):
+    candidates: list[_Candidate] | None = None
+    promptFeedback: _PromptFeedback | None = None
+    usageMetadata: dict[str, Any] | None = None
+    modelVersion: str | None = None
+    responseId: str | None = None
+    error: Any = None
+
+
+_decode_response = msgspec.json.Decoder(_Response)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gemini(Provider):
+    """A row for Gemini. The key travels in a header: URLs end up in logs."""
+
+    auth_header: str = "x-goog-api-key"
+    auth_prefix: str = ""
+
+    paths: ClassVar[tuple[str, ...]] = (
+        r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>streamGenerateContent|generateContent)",
+    )
+
+    def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
+        """Write `POST {base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse`."""
+        body: dict[str, Any] = {"contents": _contents(chat.messages)}
+        if chat.system:
+            body["systemInstruction"] = {"parts": [{"text": chat.system}]}
+        settings = {
+            "maxOutputTokens": chat.max_tokens,
+            "temperature": chat.temperature,
+            "topP": chat.top_p,
+            "stopSequences": list(chat.stop) or None,
+        }
+        config = {name: value for name, value in settings.items() if value is not None}
+        if config:
+            body["generationConfig"] = config
+        if chat.tools:
+            body["tools"] = _tools(chat.tools)
+        if chat.tool_choice is not None:
+            body["toolConfig"] = _tool_choice(chat.tool_choice)
+        model = quote(chat.model.removeprefix("models/"), safe="")
+        return HTTPRequest(
+            url=f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse",
+            body=msgspec.json.encode(merge(body, chat.extra_body)),
+            headers={"Content-Type": "application/json"},
+            credentials={self.auth_header: self.auth_prefix + key},
+        )
+
+    def decoder(self) -> Decoder:
+        """Return a decoder for one response body."""
+        return _Decoder(self)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Read `{"error": {"code", "message", "status", "details"}}`, also inside a list.
+
+        Source: https://cloud.google.com/apis/design/errors
+        """
+        return self._error(status, decode_body(body), headers)
+
+    def stream_error(self, decoded: Any) -> APIError:
+        """Read an error that came inside a 200 stream; its `code` is the status."""
+        inner = _error_of(decoded)
+        code = inner.get("code")
+        return self._error(code if isinstance(code, int) and code >= 400 else 500, decoded, {})
+
+    def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
+        message, _ = error_text(decoded)
+        inner = _error_of(decoded)
+        rpc_status = inner.get("status")
+        bad_key = "API_KEY_INVALID" in _reasons(inner) or "API key not valid" in message
+        return self.api_error(
+            status,
+            message,
+            code=rpc_status if isinstance(rpc_status, str) else None,
+            body=decoded,
+            headers=headers,
+            wait_s=_retry_delay_s(inner),
+            unknown_model=status == 404,
+            bad_key=bad_key,
+        )
+
+    def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
+        """Read a request as Google's endpoint does."""
+        bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
+        if not (headers.get("x-goog-api-key") or bearer):
+            raise self.api_error(403, "Method doesn't allow unregistered callers.")
+        try:
+            asked = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise self.api_error(400, "Invalid JSON payload received.") from None
+        contents = asked.get("contents")
+        if not isinstance(contents, list) or not contents:
+            raise self.api_error(
+                400, "* GenerateContentRequest.contents: contents is not specified"
+            )
+        match = re.fullmatch(self.paths[0], path)
+        last = contents[-1] if isinstance(contents[-1], dict) else {}
+        parts = last.get("parts")
+        texts = (
+            [part.get("text") for part in parts if isinstance(part, dict)]
+            if isinstance(parts, list)
+            else []
+        )
+        return Accepted(
+            model=match["model"] if match else self.model,
+            stream=match is not None and match["method"] == "streamGenerateContent",
+            usage=True,
+            prompt="".join(text for text in texts if isinstance(text, str)),
+        )
+
+    def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
+        """Return an encoder for one response body."""
+        return _Encoder(model)
+
+    def error_body(self, error: APIError) -> bytes:
+        """Write `{"error": {"code", "message", "status"}}`."""
+        return msgspec.json.encode(_error_object(error))
+
+
+def _contents(messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Translate the turns; tool results become user turns, neighbours of one role are joined."""
+    turns: list[dict[str, Any]] = []
+    names: dict[str | None, str] = {}
+    for message in messages:
+        role = "model" if message.role == "assistant" else "user"
+        parts = _parts_of(message, names)
+        if turns and turns[-1]["role"] == role:
+            turns[-1]["parts"] += parts
+        else:
+            turns.append({"role": role, "parts": parts})
+    return turns
+
+
+def _parts_of(message: Message, names: dict[str | None, str]) -> list[dict[str, Any]]:
+    """Translate one turn; `names` remembers which tool a call's identifier belongs to."""
+    if message.role == "tool":
+        name = message.name or names.get(message.tool_call_id)
+        if name is None:
+            raise ConfigurationError(
+                "gemini needs the tool's name with its result: give the message a name, or keep "
+                f"the assistant's call {message.tool_call_id!r} in the conversation"
+            )
+        text = "".join(part["text"] for part in _text_parts(message))
+        result = {"name": name, "response": {"result": text}}
+        return [{"functionResponse": result}]
+    parts = _text_parts(message)
+    for call in message.tool_calls or []:
+        id_, name, arguments = json_arguments(call)
+        names[id_] = name
+        part: dict[str, Any] = {"functionCall": {"name": name, "args": arguments}}
+        if call.get("signature"):
+            part["thoughtSignature"] = call["signature"]
+        parts.append(part)
+    return parts
+
+
+def _text_parts(message: Message) -> list[dict[str, Any]]:
+    if isinstance(message.content, str):
+        return [{"text": message.content}] if message.content else []
+    parts: list[dict[str, Any]] = []
+    for part in message.content or []:
+        kind = part.get("type")
+        if kind == "text":
+            parts.append({"text": part.get("text", "")})
+        elif kind is None and message.role != "tool":
+            parts.append(part)
+        else:
+            raise ConfigurationError(
+                f"gemini does not take a content part of type {kind!r} in OpenAI's shape; pass "
+                'Gemini\'s own part, such as {"inlineData": {"mimeType": ..., "data": ...}}'
+            )
+    return parts
+
+
+def _tools(tools: Iterable[Tool | dict[str, Any]]) -> list[dict[str, Any]]:
+    declarations: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
+    for tool in tools:
+        if isinstance(tool, Tool):
+            declarations.append(
+                {
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parametersJsonSchema": tool.parameters,
+                }
+            )
+        else:
+            own.append(tool)
+    return ([{"functionDeclarations": declarations}] if declarations else []) + own
+
+
+def _tool_choice(choice: str | dict[str, Any]) -> dict[str, Any]:
+    if isinstance(choice, dict):
+        return choice
+    modes = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+    config: dict[str, Any] = {"mode": modes.get(choice, "ANY")}
+    if choice not in modes:
+        config["allowedFunctionNames"] = [choice]
+    return {"functionCallingConfig": config}
+
+
+def _error_of(decoded: Any) -> dict[str, Any]:
+    """Return the inner error object, out of its envelope and out of a list."""
+    if isinstance(decoded, list) and decoded:
+        decoded = decoded[0]
+    inner = decoded.get("error", decoded) if isinstance(decoded, dict) else {}
+    return inner if isinstance(inner, dict) else {}
+
+
+def _details(error: dict[str, Any]) -> Iterable[dict[str, Any]]:
+    details = error.get("details")
+    return filter(
+        lambda detail: isinstance(detail, dict), details if isinstance(details, list) else []
+    )
+
+
+def _reasons(error: dict[str, Any]) -> set[str]:
+    return {str(detail.get("reason")) for detail in _details(error)}
+
+
+def _retry_delay_s(error: dict[str, Any]) -> float | None:
+    """Read google.rpc.RetryInfo: `{"retryDelay": "7.5s"}`."""
+    for detail in _details(error):
+        match = re.fullmatch(r"(\d+(?:\.\d+)?)s", str(detail.get("retryDelay")))
+        if match:
+            return float(match[1])
+    return None
+
+
+class _StreamedCall:
+    """A function call whose arguments arrive one by one, each with its JSONPath."""
+
+    def __init__(self, call: _FunctionCall) -> None:
+        self.id = call.id
+        self.name = call.name or ""
+        self.signature: str | None = None
+        self.arguments: dict[str, Any] = dict(call.args or {})
+
+    def add(self, pieces: Iterable[Any]) -> None:
+        for piece in pieces:
+            if not isinstance(piece, dict) or not isinstance(piece.get("jsonPath"), str):
+                continue
+            for kind in ("stringValue", "numberValue", "boolValue", "nullValue"):
+                if kind in piece:
+                    value = None if kind == "nullValue" else piece[kind]
+                    _set_path(self.arguments, _path(piece["jsonPath"]), value)
+
+    def build(self) -> ToolCall:
+        return _tool_call(self.id, self.name, self.arguments, self.signature)
+
+
+def _tool_call(
+    id_: str | None, name: str, arguments: dict[str, Any], signature: str | None
+) -> ToolCall:
+    text = msgspec.json.encode(arguments).decode()
+    return ToolCall(id_ or None, name, arguments, text, signature=signature)
+
+
+def _path(json_path: str) -> list[str | int]:
+    """Split `$.a['b c'][0]` into its keys and indices."""
+    steps: list[str | int] = []
+    for name, quoted, index in re.findall(
+        r"\.([^.\[\]]+)|\[['\"](.*?)['\"]\]|\[(\d+)\]", json_path
+    ):
+        steps.append(int(index) if index else name or quoted)
+    return steps
+
+
+def _set_path(root: dict[str, Any], steps: list[str | int], value: Any) -> None:
+    """Set a value deep in nested objects and lists; a string continues the string that is there."""
+    target: Any = root
+    for position, step in enumerate(steps):
+        last = position == len(steps) - 1
+        fresh: Any = value if last else [] if isinstance(steps[position + 1], int) else {}
+        if isinstance(step, int) and isinstance(target, list):
+            if step > len(target):
+                return  # a list that begins in the middle: nothing sensible can be built
+            if step == len(target):
+                target.append(fresh)
+                target = fresh
+                continue
+        elif isinstance(step, str) and isinstance(target, dict):
+            if step not in target:
+                target[step] = fresh
+                target = fresh
+                continue
+        else:
+            return
+        if last:
+            old = target[step]
+            target[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
+        else:
+            target = target[step]
+
+
+class _Decoder:
+    """One response body of streamGenerateContent; see the module's table."""
+
+    def __init__(self, provider: Gemini) -> None:
+        self.done = False
+        self.raw_finish_reason: str | None = None
+        self._provider = provider
+        self._started = False
+        self._block: str | None = None
+        self._message: str | None = None
+        self._usage: dict[str, Any] | None = None
+        self._streamed: _StreamedCall | None = None
+        self._called = False
+        self._cited: set[str] = set()
+
+    def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
+        """Return what one wire event means."""
+        if self.done or not sse.data:
+            return ()
+        response = lenient_decode(sse.data, _Response, _decode_response)
+        if not isinstance(response, _Response):
+            if isinstance(response, list) and _error_of(response).get("message"):
+                self.done = True
+                return then_raise(self._saved(), self._provider.stream_error(response))
+            return (Unknown(sse.event, response),)
+        if response.error:
+            self.done = True
+            error = self._provider.stream_error(msgspec.json.decode(sse.data))
+            return then_raise(self._saved(), error)
+        events: list[Event] = []
+        if not self._started:
+            self._started = True
+            events.append(StreamStart(response.modelVersion, response.responseId))
+        for candidate in response.candidates or ():
+            if candidate.index:
+                events.append(Unknown("candidate", msgspec.to_builtins(candidate)))
+            else:
+                self._candidate(candidate, sse.data, events)
+        feedback = response.promptFeedback
+        if feedback is not None and feedback.blockReason:
+            self._block = feedback.blockReason
+            self._message = ": ".join(
+                filter(None, ("the prompt was blocked", self._block, feedback.blockReasonMessage))
+            )
+        if response.usageMetadata:
+            self._usage = response.usageMetadata
+        return events
+
+    def end(self) -> Iterable[Event]:
+        """The body ended: after a finish reason or a blocked prompt, or too early."""
+        if self.done:
+            return ()
+        self.done = True
+        saved = self._saved()
+        if self.raw_finish_reason is not None:
+            reason = normalised(self.raw_finish_reason, _REASONS, called_tools=self._called)
+        elif self._block is not None:
+            reason = "content_filter"
+        else:
+            return then_raise(saved, end_of_body(self._provider.name))
+        return [*saved, Finish(reason, self.raw_finish_reason, self._message)]
+
+    def _saved(self) -> list[Event]:
+        saved: list[Event] = []
+        self._end_call(saved)
+        if self._usage is not None:
+            saved.append(_usage(self._usage))
+        return saved
+
+    def _candidate(self, candidate: _Candidate, data: str, events: list[Event]) -> None:
+        parts = candidate.content.parts if candidate.content is not None else None
+        for position, part in enumerate(parts or ()):
+            if part.functionCall is not None:
+                self._function_call(part.functionCall, part.thoughtSignature, events)
+                continue
+            if not part.is_known():
+                events.append(_unknown_part(data, position))
+                continue
+            if part.text:
+                events.append(ReasoningDelta(part.text) if part.thought else TextDelta(part.text))
+            if part.thoughtSignature:
+                events.append(ReasoningDelta("", part.thoughtSignature))
+        if candidate.finishReason:
+            self.raw_finish_reason = candidate.finishReason
+            self._message = candidate.finishMessage or self._message
+        if candidate.groundingMetadata or candidate.citationMetadata:
+            self._cite(candidate, events)
+
+    def _function_call(
+        self, call: _FunctionCall, signature: str | None, events: list[Event]
+    ) -> None:
+        if call.name:
+            self._end_call(events)
+            if not call.willContinue and not call.partialArgs:
+                self._called = True
+                events.append(_tool_call(call.id, call.name, call.args or {}, signature))
+                return
+            self._streamed = _StreamedCall(call)
+        if self._streamed is None:
+            return
+        self._streamed.signature = self._streamed.signature or signature
+        self._streamed.add(call.partialArgs or ())
+        if not call.willContinue:
+            self._end_call(events)
+
+    def _end_call(self, events: list[Event]) -> None:
+        if self._streamed is not None:
+            events.append(self._streamed.build())
+            self._streamed = None
+            self._called = True
+
+    def _cite(self, candidate: _Candidate, events: list[Event]) -> None:
+        """Tell each source once, although the metadata may come again on later events."""
+        for raw in _sources(candidate):
+            key = msgspec.json.encode(raw).decode()
+            if key in self._cited:
+                continue
+            self._cited.add(key)
+            web = raw.get("web") or raw.get("retrievedContext") or raw
+            if not isinstance(web, dict):
+                web = {}
+            url, title = web.get("uri"), web.get("title")
+            events.append(
+                Citation(
+                    url if isinstance(url, str) else None,
+                    title if isinstance(title, str) else None,
+                    raw=raw,
+                )
+            )
+
+
+def _sources(candidate: _Candidate) -> Iterable[dict[str, Any]]:
+    grounding, citations = candidate.groundingMetadata or {}, candidate.citationMetadata or {}
+    for found in (
+        grounding.get("groundingChunks"),
+        citations.get("citations"),
+        citations.get("citationSources"),
+    ):
+        for raw in found if isinstance(found, list) else ():
+            if isinstance(raw, dict):
+                yield raw
+
+
+def _unknown_part(data: str, position: int) -> Unknown:
+    """Read a part again, with the fields that the typed decoding leaves out."""
+    candidates = msgspec.json.decode(data)["candidates"]
+    first = next(candidate for candidate in candidates if not candidate.get("index"))
+    part = first["content"]["parts"][position]
+    if not isinstance(part, dict):
+        return Unknown("part", part)
+    return Unknown(next((name for name in part if name not in _PARTS), "part"), part)
+
+
+def _usage(raw: dict[str, Any]) -> Usage:
+    """Read `usageMetadata`, where thoughts and tool prompts are counted separately."""
+
+    def count(*names: str) -> int | None:
+        found = [raw[name] for name in names if isinstance(raw.get(name), int)]
+        return sum(found) if found else None
+
+    return Usage(
+        count("promptTokenCount", "toolUsePromptTokenCount"),
+        count("candidatesTokenCount", "thoughtsTokenCount"),
+        count("cachedContentTokenCount"),
+        count("thoughtsTokenCount"),
+        raw,
+    )
+
+
+def _error_object(error: APIError) -> dict[str, Any]:
+    status = error.code or _RPC_STATUSES.get(error.status, "UNKNOWN")
+    return {"error": {"code": error.status, "message": error.detail, "status": status}}
+
+
+class _Encoder:
+    """The same table, from right to left."""
+
+    def __init__(self, model: str) -> None:
+        self._start = StreamStart(model, "fake")
+        self._usage: dict[str, Any] | None = None
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for an event."""
+        if isinstance(event, StreamStart):
+            self._start = event
+            return self._wire({})
+        if isinstance(event, TextDelta):
+            return self._part({"text": event.text})
+        if isinstance(event, ReasoningDelta):
+            part: dict[str, Any] = {"text": event.text}
+            if event.text:
+                part["thought"] = True
+            if event.signature is not None:
+                part["thoughtSignature"] = event.signature
+            return self._part(part)
+        if isinstance(event, ToolCall):
+            return self._call(event)
+        if isinstance(event, Citation):
+            candidate = {"citationMetadata": {"citations": [event.raw]}}
+            return self._wire({"candidates": [candidate]})
+        if isinstance(event, Usage):
+            self._usage = event.raw or {
+                "promptTokenCount": event.input_tokens or 0,
+                "candidatesTokenCount": event.output_tokens or 0,
+            }
+        elif isinstance(event, Unknown):
+            return self._part(event.data)
+        elif isinstance(event, Finish):
+            return self._finish(event)
+        return b""
+
+    def error(self, error: APIError) -> bytes:
+        """Return `data: {"error": {...}}`."""
+        return encode_sse(msgspec.json.encode(_error_object(error)).decode())
+
+    def _call(self, call: ToolCall) -> bytes:
+        function: dict[str, Any] = {"name": call.name, "args": call.arguments}
+        if call.id is not None:
+            function["id"] = call.id
+        part: dict[str, Any] = {"functionCall": function}
+        if call.signature is not None:
+            part["thoughtSignature"] = call.signature
+        return self._part(part)
+
+    def _finish(self, finish: Finish) -> bytes:
+        word = finish.raw_reason or _WORDS.get(finish.reason, "FINISH_REASON_UNSPECIFIED")
+        candidate: dict[str, Any] = {"finishReason": word, "index": 0}
+        if finish.message is not None:
+            candidate["finishMessage"] = finish.message
+        fields: dict[str, Any] = {"candidates": [candidate]}
+        if self._usage is not None:
+            fields["usageMetadata"] = self._usage
+        return self._wire(fields)
+
+    def _part(self, part: Any) -> bytes:
+        content = {"parts": [part], "role": "model"}
+        return self._wire({"candidates": [{"content": content, "index": 0}]})
+
+    def _wire(self, fields: dict[str, Any]) -> bytes:
+        response = {
+            **fields,
+            "modelVersion": self._start.model,
+            "responseId": self._start.response_id,
+        }
+        return encode_sse(msgspec.json.encode(response).decode())

@@ -1,0 +1,616 @@
+"""OpenAI Chat Completions: `POST {base_url}/chat/completions`, and everything compatible with it.
+
+Wire shape -> events:
+
+    {"choices":[{"delta":{"content":"Hi"}}]}                    TextDelta
+    {"choices":[{"delta":{"reasoning_content":"..."}}]}         ReasoningDelta  (also `reasoning`)
+    {"choices":[{"delta":{"refusal":"..."}}]}                   RefusalDelta
+    {"choices":[{"delta":{"tool_calls":[{"index":0,...}]}}]}    ToolCallDelta
+    {"choices":[{"delta":{},"finish_reason":"stop"}]}           (kept for the end)
+    {"choices":[],"usage":{...}}                                (kept for the end)
+    {"error":{"message":...}}                                   raises APIError
+    [DONE], or the body's end after a finish reason             ToolCall..., Usage, Finish
+
+Finish reason and usage wait for the end because either may come first, come again, or be followed
+by an error; a later null erases neither.
+
+Source: https://platform.openai.com/docs/api-reference/chat-streaming
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
+
+import msgspec
+from msgspec import Struct
+
+from ..chat import ChatRequest, HTTPRequest, Message, Tool
+from ..errors import APIError, InvalidRequestError
+from ..events import (
+    Citation,
+    Event,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Unknown,
+    Usage,
+)
+from ..sse import ServerSentEvent, encode_sse
+from .base import (
+    Accepted,
+    Decoder,
+    Provider,
+    ToolCallBuilder,
+    decode_body,
+    end_of_body,
+    error_text,
+    lenient_decode,
+    merge,
+    normalised,
+    then_raise,
+)
+
+__all__ = ["OpenAI"]
+
+_REASONS: dict[str, FinishReason] = {
+    "stop": "stop",
+    "eos": "stop",
+    "eos_token": "stop",
+    "stop_sequence": "stop",
+    "end_turn": "stop",
+    "length": "length",
+    "max_tokens": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "error": "error",
+    "insufficient_system_resource": "error",
+    "abort": "error",
+}
+#: The first word of each normal reason is the one that OpenAI itself uses.
+_WORDS: dict[FinishReason, str] = {reason: word for word, reason in reversed(_REASONS.items())}
+
+#: Codes that mean "no more money", not "not so fast".
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
+
+
+class _Function(Struct):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Fragment(Struct):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class _Delta(Struct):
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    reasoning_details: list[Any] | None = None
+    refusal: str | None = None
+    tool_calls: list[_Fragment] | None = None
+    function_call: _Function | None = None
+    annotations: list[Any] | None = None
+
+
+class _Choice(Struct):
+    index: int | None = None
+    delta: _Delta | None = None
+    finish_reason: str | None = None
+
+
+class _Groq(Struct):
+    usage: dict[str, Any] | None = None
+
+
+class _Chunk(Struct):
+    id: str | None = None
+    model: str | None = None
+    choices: list[_Choice] | None = None
+    usage: dict[str, Any] | None = None
+    x_groq: _Groq | None = None
+    error: Any = None
+    object: str | None = None
+    message: Any = None
+
+
+_decode_chunk = msgspec.json.Decoder(_Chunk)
+
+
+@dataclasses.dataclass(frozen=True)
+class OpenAI(Provider):
+    """A row for OpenAI or a compatible server.
+
+    Attributes:
+        max_tokens_field: What this server calls the limit of the answer.
+        tools_body: What the default model needs in the request whenever there are tools.
+    """
+
+    max_tokens_field: str = "max_completion_tokens"
+    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+
+    paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
+    root: ClassVar[str] = "/v1"
+
+    def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
+        """Write `POST {base_url}/chat/completions`, with the usage asked for."""
+        messages: list[Any] = [_message(message) for message in chat.messages]
+        if chat.system:
+            messages.insert(0, {"role": "system", "content": chat.system})
+        body: dict[str, Any] = {
+            "model": chat.model,
+            "messages": messages,
+            "stream": True,
+            "stream_options": {"include_usage": True},
+        }
+        if chat.max_tokens is not None:
+            body[self.max_tokens_field] = chat.max_tokens
+        if chat.temperature is not None:
+            body["temperature"] = chat.temperature
+        if chat.top_p is not None:
+            body["top_p"] = chat.top_p
+        if chat.stop:
+            body["stop"] = list(chat.stop)
+        if chat.tools:
+            body["tools"] = [_tool(tool) for tool in chat.tools]
+            if chat.model == self.model:
+                body.update(self.tools_body)
+        if chat.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(chat.tool_choice)
+        return HTTPRequest(
+            url=f"{base_url}/chat/completions",
+            body=msgspec.json.encode(merge(body, chat.extra_body)),
+            headers={"Content-Type": "application/json"},
+            credentials={self.auth_header: self.auth_prefix + key},
+        )
+
+    def decoder(self) -> Decoder:
+        """Return a decoder for one response body."""
+        return _Decoder(self)
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Read `{"error": {"message", "type", "param", "code"}}` and its many relatives.
+
+        Source: https://platform.openai.com/docs/guides/error-codes
+        """
+        return self._error(status, decode_body(body), headers)
+
+    def stream_error(self, error: Any) -> APIError:
+        """Read an error that came inside a 200 stream; its words stand for its status."""
+        inner = error.get("error", error) if isinstance(error, dict) else error
+        status = 500
+        if isinstance(inner, dict):
+            words = [inner.get(name) for name in ("status_code", "code", "type")]
+            status = next((found for word in words if (found := _status(word))), 500)
+        return self._error(status, error, {})
+
+    def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
+        message, code = error_text(decoded)
+        unknown = code == "model_not_found" or (
+            status in (400, 404) and "model" in message and "exist" in message
+        )
+        return self.api_error(
+            status,
+            message,
+            code=code,
+            body=decoded,
+            headers=headers,
+            retryable=False if code in _QUOTA_CODES else None,
+            unknown_model=unknown,
+        )
+
+    def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
+        """Read a request as OpenAI's endpoint does."""
+        if not headers.get("authorization", "").removeprefix("Bearer ").strip():
+            raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
+        try:
+            asked = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise self._refusal("We could not parse the JSON body of your request.") from None
+        if not isinstance(asked.get("model"), str) or not asked["model"]:
+            raise self._refusal("you must provide a model parameter")
+        messages = asked.get("messages")
+        if not isinstance(messages, list) or not messages:
+            raise self._refusal(
+                "Missing required parameter: 'messages'.", "missing_required_parameter"
+            )
+        options = asked.get("stream_options")
+        return Accepted(
+            model=asked["model"],
+            stream=asked.get("stream") is True,
+            usage=isinstance(options, dict) and options.get("include_usage") is True,
+            prompt=_last_text(messages),
+        )
+
+    def _refusal(self, message: str, code: str | None = None) -> APIError:
+        return self.api_error(400, message, code=code)
+
+    def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
+        """Return an encoder for one response body."""
+        return _Encoder(model, usage=usage)
+
+    def error_body(self, error: APIError) -> bytes:
+        """Write `{"error": {"message", "type", "param", "code"}}`."""
+        return msgspec.json.encode(_error_object(error))
+
+
+def _status(word: Any) -> int | None:
+    """Return the HTTP status that an error's code, type or number stands for."""
+    if isinstance(word, str) and word.isdigit():
+        word = int(word)
+    if isinstance(word, int) and 400 <= word < 600:
+        return word
+    return {
+        "rate_limit_exceeded": 429,
+        "rate_limit_error": 429,
+        "insufficient_quota": 429,
+        "invalid_request_error": 400,
+        "BadRequestError": 400,
+        "model_not_found": 404,
+        "invalid_api_key": 401,
+        "authentication_error": 401,
+        "overloaded_error": 529,
+    }.get(word if isinstance(word, str) else "")
+
+
+def _message(message: Message) -> dict[str, Any]:
+    encoded: dict[str, Any] = msgspec.to_builtins(message)
+    encoded["role"] = message.role
+    encoded.setdefault("content", None)
+    return encoded
+
+
+def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
+    if not isinstance(tool, Tool):
+        return tool
+    return {"type": "function", "function": msgspec.to_builtins(tool)}
+
+
+def _tool_choice(choice: str | dict[str, Any]) -> Any:
+    if isinstance(choice, dict) or choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "function": {"name": choice}}
+
+
+def _last_text(messages: list[Any]) -> str:
+    """Return the text of the last user turn, whatever its shape."""
+    for message in reversed(messages):
+        if isinstance(message, dict) and message.get("role") == "user":
+            content = message.get("content")
+            if isinstance(content, str):
+                return content
+            parts = content if isinstance(content, list) else []
+            return "".join(str(part.get("text") or "") for part in parts if isinstance(part, dict))
+    return ""
+
+
+class _Decoder:
+    """One response body of Chat Completions; see the module's table."""
+
+    def __init__(self, provider: OpenAI) -> None:
+        self.done = False
+        self.raw_finish_reason: str | None = None
+        self._provider = provider
+        self._started = False
+        self._usage: dict[str, Any] | None = None
+        self._calls: list[ToolCallBuilder] = []
+        self._by_index: dict[int, ToolCallBuilder] = {}
+
+    def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
+        """Return what one wire event means."""
+        data = sse.data
+        if self.done or not data:
+            return ()
+        if data.startswith("[DONE]"):
+            self.done = True
+            return self.end()
+        chunk = lenient_decode(data, _Chunk, _decode_chunk)
+        if not isinstance(chunk, _Chunk):
+            return (Unknown(sse.event, chunk),)
+        events: list[Event] = []
+        if not self._started and (chunk.choices or chunk.id or chunk.model):
+            self._started = True
+            events.append(StreamStart(chunk.model or None, chunk.id or None))
+        if chunk.choices:
+            for choice in chunk.choices:
+                if choice.index:
+                    events.append(Unknown("choice", msgspec.to_builtins(choice)))
+                    continue
+                if choice.delta is not None:
+                    self._delta(choice.delta, events)
+                if choice.finish_reason:
+                    self.raw_finish_reason = choice.finish_reason
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
+        if usage:
+            self._usage = usage
+        if chunk.error or sse.event == "error" or chunk.object == "error":
+            error = self._provider.stream_error(msgspec.json.decode(data))
+            self.done = True
+            return then_raise([*events, *self._saved()], error)
+        return events
+
+    def end(self) -> Iterable[Event]:
+        """Close the calls, tell the usage, finish; or say that the answer is not complete.
+
+        A `[DONE]` without any finish reason ends the body, not the answer: servers that failed
+        send just that.
+        """
+        self.done = True
+        saved = self._saved()
+        if self.raw_finish_reason is None:
+            return then_raise(saved, end_of_body(self._provider.name))
+        calls = [event for event in saved if type(event) is ToolCall]
+        reason = normalised(self.raw_finish_reason, _REASONS, called_tools=bool(calls))
+        return [*saved, Finish(reason, self.raw_finish_reason)]
+
+    def _saved(self) -> list[Event]:
+        """Return what waited for the end. Calls are whole only when the provider has finished."""
+        saved: list[Event] = []
+        if self.raw_finish_reason is not None:
+            saved += [call.build() for call in self._calls]
+            self._calls = []
+        if self._usage is not None:
+            saved.append(_usage(self._usage))
+            self._usage = None
+        return saved
+
+    def _delta(self, delta: _Delta, events: list[Event]) -> None:
+        reasoning = delta.reasoning_content or delta.reasoning
+        if reasoning:
+            events.append(ReasoningDelta(reasoning))
+        elif delta.reasoning_details:
+            texts = map(_reasoning_text, delta.reasoning_details)
+            events += [ReasoningDelta(text) for text in texts if text]
+        content = delta.content
+        if content:
+            if isinstance(content, str):
+                events.append(TextDelta(content))
+            else:
+                events += _parts(content)
+        if delta.refusal:
+            events.append(RefusalDelta(delta.refusal))
+        if delta.tool_calls:
+            for fragment in delta.tool_calls:
+                self._fragment(fragment, events)
+        if delta.function_call is not None:
+            self._fragment(_Fragment(0, None, delta.function_call), events)
+        if delta.annotations:
+            events += map(_citation, filter(_is_object, delta.annotations))
+
+    def _fragment(self, fragment: _Fragment, events: list[Event]) -> None:
+        """Add a fragment to its call.
+
+        Servers leave out the index, start it at 1, or give 0 to every call; they repeat the id,
+        leave it empty, or write the word "null". So a call begins where the index is new, or where
+        a name comes with another id, or after arguments that are already whole.
+        """
+        function = fragment.function or _Function()
+        id_ = fragment.id if fragment.id not in (None, "", "null") else None
+        text = function.arguments
+        if text is None:
+            text = ""
+        elif not isinstance(text, str):
+            text = msgspec.json.encode(text).decode()
+        call = self._call_of(fragment.index, id_, function.name, text)
+        if call is None:
+            call = ToolCallBuilder(len(self._calls), id_, function.name or "")
+            self._calls.append(call)
+            if fragment.index is not None:
+                self._by_index[fragment.index] = call
+            events.append(ToolCallDelta(call.index, id_, function.name or "", text))
+        else:
+            new_id = id_ if call.id is None else None
+            new_name = function.name if not call.name else None
+            call.id = call.id or id_
+            call.name = call.name or function.name or ""
+            if not (text or new_id or new_name):
+                return
+            events.append(ToolCallDelta(call.index, new_id, new_name or None, text))
+        if text:
+            call.pieces.append(text)
+
+    def _call_of(
+        self, index: int | None, id_: str | None, name: str | None, text: str
+    ) -> ToolCallBuilder | None:
+        if index is not None:
+            call = self._by_index.get(index)
+        elif id_ is not None:
+            call = next((call for call in self._calls if call.id == id_), None)
+            if call is None and not name and self._calls and self._calls[-1].id is None:
+                call = self._calls[-1]
+        else:
+            call = self._calls[-1] if self._calls else None
+        if call is None:
+            return None
+        if name and id_ and call.id and id_ != call.id:
+            return None
+        if name and not id_ and call.name and text and _is_whole(call):
+            return None
+        return call
+
+
+def _is_whole(call: ToolCallBuilder) -> bool:
+    """Whether a call's arguments are complete JSON; looked at only where a name comes again."""
+    text = call.text
+    return text.rstrip().endswith("}") and call.build().error is None
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict)
+
+
+def _parts(parts: list[Any]) -> Iterable[Event]:
+    """Read content that is a list, as Mistral's reasoning models send it."""
+    for part in parts:
+        if isinstance(part, str):
+            yield TextDelta(part)
+        elif not isinstance(part, dict):
+            yield Unknown("content", part)
+        elif part.get("type") == "thinking":
+            thinking = part.get("thinking")
+            pieces = thinking if isinstance(thinking, list) else [thinking]
+            for piece in pieces:
+                text = piece.get("text") if isinstance(piece, dict) else piece
+                if isinstance(text, str) and text:
+                    yield ReasoningDelta(text)
+        elif isinstance(part.get("text"), str):
+            if part["text"]:
+                yield TextDelta(part["text"])
+        else:
+            yield Unknown(str(part.get("type")), part)
+
+
+def _citation(annotation: dict[str, Any]) -> Citation:
+    """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
+    inner = annotation.get("url_citation")
+    source = inner if isinstance(inner, dict) else annotation
+    return Citation(
+        _str(source.get("url")), _str(source.get("title")), _str(source.get("content")), annotation
+    )
+
+
+def _reasoning_text(detail: Any) -> str | None:
+    """Read `{"type": "reasoning.text", "text"}` or `{"type": "reasoning.summary", "summary"}`."""
+    if not isinstance(detail, dict):
+        return None
+    return _str(detail.get("text")) or _str(detail.get("summary"))
+
+
+def _str(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) else None
+
+
+def _usage(raw: dict[str, Any]) -> Usage:
+    """Read `usage`. xAI counts reasoning beside the completion; the total gives that away."""
+    input_tokens = _count(raw.get("prompt_tokens"))
+    output_tokens = _count(raw.get("completion_tokens"))
+    details = raw.get("completion_tokens_details")
+    reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    details = raw.get("prompt_tokens_details")
+    cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
+    if cached is None:
+        cached = _count(raw.get("prompt_cache_hit_tokens"))
+    if (
+        input_tokens is not None
+        and output_tokens is not None
+        and reasoning
+        and raw.get("total_tokens") == input_tokens + output_tokens + reasoning
+    ):
+        output_tokens += reasoning
+    return Usage(input_tokens, output_tokens, cached, reasoning, raw)
+
+
+def _error_object(error: APIError) -> dict[str, Any]:
+    kind = "invalid_request_error" if isinstance(error, InvalidRequestError) else "server_error"
+    if error.status in (401, 403):
+        kind = "authentication_error"
+    elif error.status == 429:
+        kind = "rate_limit_error"
+    return {"error": {"message": error.detail, "type": kind, "param": None, "code": error.code}}
+
+
+class _Encoder:
+    """The same table, from right to left."""
+
+    def __init__(self, model: str, *, usage: bool) -> None:
+        self._start = StreamStart(model, "chatcmpl-fake")
+        self._ask_usage = usage
+        self._usage: Usage | None = None
+        self._seen: set[int] = set()
+        self._next_index = 0
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for an event."""
+        if isinstance(event, StreamStart):
+            self._start = event
+            return self._chunk({"role": "assistant", "content": ""})
+        if isinstance(event, TextDelta):
+            return self._chunk({"content": event.text})
+        if isinstance(event, ReasoningDelta):
+            return self._chunk({"reasoning_content": event.text})
+        if isinstance(event, RefusalDelta):
+            return self._chunk({"refusal": event.text})
+        if isinstance(event, ToolCallDelta):
+            return self._fragment(event)
+        if isinstance(event, ToolCall):
+            return self._call(event)
+        if isinstance(event, Citation):
+            return self._chunk({"annotations": [event.raw]})
+        if isinstance(event, Usage):
+            self._usage = event
+        elif isinstance(event, Finish):
+            return self._finish(event)
+        elif isinstance(event, Unknown):
+            return encode_sse(msgspec.json.encode(event.data).decode())
+        return b""
+
+    def error(self, error: APIError) -> bytes:
+        """Return `data: {"error": {...}}`."""
+        return encode_sse(msgspec.json.encode(_error_object(error)).decode())
+
+    def _fragment(self, delta: ToolCallDelta) -> bytes:
+        self._seen.add(delta.index)
+        self._next_index = max(self._next_index, delta.index + 1)
+        fragment: dict[str, Any] = {
+            "index": delta.index,
+            "function": {"arguments": delta.arguments},
+        }
+        if delta.id is not None:
+            fragment.update(id=delta.id, type="function")
+        if delta.name is not None:
+            fragment["function"]["name"] = delta.name
+        return self._chunk({"tool_calls": [fragment]})
+
+    def _call(self, call: ToolCall) -> bytes:
+        """A call whose fragments were sent needs no more; another goes out whole."""
+        if self._seen:
+            self._seen.remove(min(self._seen))
+            return b""
+        encoded = self._fragment(
+            ToolCallDelta(self._next_index, call.id, call.name, call.arguments_text)
+        )
+        self._seen.clear()
+        return encoded
+
+    def _finish(self, finish: Finish) -> bytes:
+        word = finish.raw_reason or _WORDS.get(finish.reason, finish.reason)
+        out = self._chunk({}, word)
+        if self._ask_usage:
+            usage = self._usage or Usage()
+            raw = usage.raw or {
+                "prompt_tokens": usage.input_tokens or 0,
+                "completion_tokens": usage.output_tokens or 0,
+                "total_tokens": (usage.input_tokens or 0) + (usage.output_tokens or 0),
+            }
+            if self._usage is not None:
+                out += self._event({"choices": [], "usage": raw})
+        return out + b"data: [DONE]\n\n"
+
+    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+        return self._event({"choices": [choice]})
+
+    def _event(self, fields: dict[str, Any]) -> bytes:
+        chunk = {
+            "id": self._start.response_id or "",
+            "object": "chat.completion.chunk",
+            "created": 0,
+            "model": self._start.model or "",
+            **fields,
+        }
+        return encode_sse(msgspec.json.encode(chunk).decode())

@@ -1,0 +1,66 @@
+"""Whether to try again, and after how long. Nothing here sleeps, draws lots or reads a clock."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from .errors import APIError, ConfigurationError, StreamError, StreamTimeout
+
+__all__ = ["RetryPolicy"]
+
+
+class RetryPolicy(Struct, frozen=True, kw_only=True):
+    """How failures are met.
+
+    Before the first content event a request is repeated, for nothing of it has been seen. After
+    it, the answer is continued only where `resume` asks for that: the continuation is a new
+    request, costs tokens, and may differ in style.
+
+    Attributes:
+        max_retries: How often a request is repeated, at most.
+        backoff_s: The ceiling of the first wait in seconds; it doubles with every retry.
+        max_backoff_s: The ceiling of every wait, a provider's own wish included.
+        resume: Whether to continue an answer that was cut off.
+        max_resumes: How often an answer is continued, at most.
+    """
+
+    max_retries: int = 2
+    backoff_s: float = 0.5
+    max_backoff_s: float = 30.0
+    resume: bool = False
+    max_resumes: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("max_retries", "backoff_s", "max_backoff_s", "max_resumes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+                raise ConfigurationError(
+                    f"RetryPolicy: {name} must be a number of at least 0, not {value!r}"
+                )
+
+    def delay_s(self, retry: int, error: StreamError, random: float) -> float | None:
+        """Say how long to wait before a retry, or that there shall be none.
+
+        Exponential back-off with full jitter; a provider's `Retry-After` is a lower bound.
+
+        Args:
+            retry: Which retry this would be, counted from 1.
+            error: What went wrong.
+            random: A number in [0, 1), drawn by the caller.
+
+        Returns:
+            The wait in seconds; `None` if the error is final or the retries are used up.
+        """
+        if (
+            retry > self.max_retries
+            or not error.retryable
+            or (isinstance(error, StreamTimeout) and error.phase != "connect")
+        ):
+            return None
+        ceiling = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(retry - 1, 60))
+        wished = error.retry_after_s if isinstance(error, APIError) else None
+        return min(self.max_backoff_s, max(random * ceiling, wished or 0.0))
+
+    def may_resume(self, resumption: int, error: StreamError) -> bool:
+        """Say whether a cut answer may be continued; resumptions are counted from 1."""
+        return self.resume and resumption <= self.max_resumes and error.retryable

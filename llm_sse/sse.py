@@ -1,0 +1,257 @@
+r"""`text/event-stream`: bytes to events and back.
+
+Theory of operation
+-------------------
+
+The format is lines, and the only bytes that matter to find a line's end are CR and LF, which never
+occur inside a multi-byte UTF-8 character. So everything works on bytes: a chunk is cut by
+`bytes.splitlines()` (which for bytes knows CR, LF and CRLF and nothing else), and text is decoded
+only once a whole event is there. A character that the network cut in two needs no special care.
+
+State between two chunks is small:
+
+* `_line`: the pieces of the line that has not ended yet; joined once, when it ends, so that a
+  16 MiB line that arrives byte by byte costs linear time;
+* `_after_cr`: the last byte was a CR. The line has already been acted on, for the next byte may be
+  a long time away; an LF that opens the next chunk belongs to that CR and is dropped;
+* `_data`, `_event`: the fields of the event under way; and the last event identifier, which by the
+  standard outlives its event.
+
+Memory is bounded by `max_event_bytes`, counted over the unfinished line and the data gathered so
+far.
+
+Lines that the standard tells us to ignore because no such field exists are kept, up to 64 KiB, in
+`ignored`. Servers that fail in mid-stream are known to print bare JSON, an HTML page or an
+`error: {...}` line there; whoever finds a stream ended too early can look at what was said.
+
+Source: WHATWG HTML, section 9.2 "Server-sent events".
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from msgspec import Struct
+
+from .errors import ConfigurationError, ProtocolError
+
+__all__ = [
+    "DEFAULT_MAX_EVENT_BYTES",
+    "SSEDecoder",
+    "ServerSentEvent",
+    "encode_comment",
+    "encode_sse",
+]
+
+DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
+_MAX_IGNORED_BYTES: Final = 64 * 1024
+_BOM: Final = b"\xef\xbb\xbf"
+
+
+class ServerSentEvent(Struct, frozen=True):
+    """One dispatched event.
+
+    Attributes:
+        data: The `data` lines, joined by LF.
+        event: The event's type; `message` where the stream names none.
+        id: The last event identifier at the time of the dispatch; empty where none was sent.
+    """
+
+    data: str
+    event: str = "message"
+    id: str = ""
+
+
+class SSEDecoder:
+    """Turn the bytes of an event stream into events, however they are cut.
+
+    Args:
+        max_event_bytes: The most that one event (or one line) may occupy.
+
+    Attributes:
+        last_event_id: The identifier to send as `Last-Event-ID` when reconnecting.
+        retry_ms: The reconnection time that the server last asked for, in milliseconds.
+        ignored: Lines with an unknown field name, as they came, at most 64 KiB.
+    """
+
+    def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        if max_event_bytes < 1:
+            raise ConfigurationError(f"max_event_bytes must be at least 1, not {max_event_bytes}")
+        self.max_event_bytes = max_event_bytes
+        self.last_event_id = ""
+        self.retry_ms: int | None = None
+        self.ignored = bytearray()
+        self._line: list[bytes] = []
+        self._line_bytes = 0
+        self._after_cr = False
+        self._at_start = True
+        self._data: list[bytes] = []
+        self._data_bytes = 0
+        self._event = ""
+        self._id = ""
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes, of any number; return the events that they complete.
+
+        Raises:
+            ProtocolError: An event grew beyond `max_event_bytes`.
+        """
+        if self._at_start:
+            chunk = self._without_bom(chunk)
+        if self._after_cr and chunk:
+            self._after_cr = False
+            if chunk[0] == 0x0A:
+                chunk = chunk[1:]
+        if not chunk:
+            return []
+        lines = chunk.splitlines()
+        last_byte = chunk[-1]
+        events: list[ServerSentEvent] = []
+        if last_byte in b"\r\n":
+            self._after_cr = last_byte == 0x0D
+            rest = b""
+        else:
+            rest = lines.pop()
+        if self._line and lines:
+            self._line.append(lines[0])
+            lines[0] = b"".join(self._line)
+            self._line.clear()
+            self._line_bytes = 0
+        for line in lines:
+            if line.startswith(b"data:"):  # first, for it is nearly every line there is
+                self._add_data(line[6:] if line[5:6] == b" " else line[5:])
+            elif line:
+                self._field(line)
+            else:
+                self._dispatch(events)
+        if rest:
+            self._line.append(rest)
+            self._line_bytes += len(rest)
+            self._check_size(self._line_bytes + self._data_bytes)
+        return events
+
+    def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
+        """Take note that no more bytes will come.
+
+        Args:
+            dispatch_unfinished: The standard discards an event whose closing blank line is missing.
+                Some servers never send the last one; with `True` it is returned all the same.
+        """
+        events: list[ServerSentEvent] = []
+        if self._at_start and self._line:  # fewer bytes than a BOM has
+            self._at_start = False
+        if dispatch_unfinished:
+            if self._line:
+                line = b"".join(self._line)
+                self._field(line)
+            self._dispatch(events)
+        self._line.clear()
+        self._line_bytes = 0
+        self._reset()
+        return events
+
+    def _without_bom(self, chunk: bytes) -> bytes:
+        """Remove one leading byte order mark, which may itself arrive in pieces."""
+        start = b"".join(self._line) + chunk
+        if len(start) < len(_BOM) and _BOM.startswith(start):
+            self._line = [start] if start else []
+            return b""
+        self._at_start = False
+        self._line.clear()
+        return start[3:] if start.startswith(_BOM) else start
+
+    def _field(self, line: bytes) -> None:
+        name, colon, value = line.partition(b":")
+        if colon and not name:
+            return  # a comment
+        if value.startswith(b" "):
+            value = value[1:]
+        if name == b"data":
+            self._add_data(value)
+        elif name == b"event":
+            self._check_size(len(value) + self._data_bytes)
+            self._event = value.decode("utf-8", "replace")
+        elif name == b"id":
+            self._check_size(len(value) + self._data_bytes)
+            if b"\0" not in value:
+                self._id = value.decode("utf-8", "replace")
+        elif name == b"retry":
+            if value.isdigit() and len(value) <= 18:
+                self.retry_ms = int(value)
+        elif len(self.ignored) < _MAX_IGNORED_BYTES:
+            self.ignored += line[: _MAX_IGNORED_BYTES - len(self.ignored) - 1] + b"\n"
+
+    def _add_data(self, value: bytes) -> None:
+        self._data_bytes += len(value) + 1
+        if self._data_bytes > self.max_event_bytes:
+            self._check_size(self._data_bytes)
+        self._data.append(value)
+
+    def _dispatch(self, events: list[ServerSentEvent]) -> None:
+        self.last_event_id = self._id
+        data = self._data
+        if data:
+            raw = data[0] if len(data) == 1 else b"\n".join(data)
+            events.append(
+                ServerSentEvent(raw.decode("utf-8", "replace"), self._event or "message", self._id)
+            )
+        self._reset()
+
+    def _reset(self) -> None:
+        self._data = []
+        self._data_bytes = 0
+        self._event = ""
+
+    def _check_size(self, size: int) -> None:
+        if size > self.max_event_bytes:
+            raise ProtocolError(
+                f"a server-sent event is larger than {self.max_event_bytes} bytes (max_event_bytes)"
+            )
+
+
+def encode_sse(
+    data: str, *, event: str | None = None, id: str | None = None, retry_ms: int | None = None
+) -> bytes:
+    r"""Encode one event.
+
+    Line breaks in `data` (CR, LF or CRLF) become several `data` lines, and arrive as LF. The
+    other fields are one line each by the format, so a line break there could only forge a field.
+
+    Args:
+        data: The event's payload.
+        event: The event's type.
+        id: The event's identifier; an empty one resets the client's.
+        retry_ms: How long the client shall wait before it reconnects, in milliseconds.
+
+    Raises:
+        ConfigurationError: A line break in `event` or `id`, a NUL in `id`, a negative `retry_ms`.
+    """
+    lines: list[str] = []
+    if event is not None:
+        lines.append(f"event: {_one_line('event', event)}\n")
+    if id is not None:
+        if "\0" in id:
+            raise ConfigurationError("an SSE id cannot hold a NUL character: clients ignore it")
+        lines.append(f"id: {_one_line('id', id)}\n")
+    if retry_ms is not None:
+        if retry_ms < 0:
+            raise ConfigurationError(f"retry_ms must not be negative: {retry_ms}")
+        lines.append(f"retry: {retry_ms}\n")
+    lines += [f"data: {line}\n" for line in _lines(data)]
+    lines.append("\n")
+    return "".join(lines).encode("utf-8", "replace")
+
+
+def encode_comment(text: str = "") -> bytes:
+    """Encode a comment, which clients ignore: it keeps a connection busy, or shows it open."""
+    return ("".join(f": {line}\n" for line in _lines(text)) + "\n").encode("utf-8", "replace")
+
+
+def _lines(text: str) -> list[str]:
+    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+
+
+def _one_line(field: str, value: str) -> str:
+    if "\n" in value or "\r" in value:
+        raise ConfigurationError(f"an SSE {field} cannot hold a line break: {value!r}")
+    return value

@@ -1,0 +1,1 @@
+"""Everything that waits: the network, the threads, the stream that callers hold."""

@@ -1,0 +1,239 @@
+"""The hand-off between the thread that reads the network and the thread that reads the stream.
+
+Theory of operation
+-------------------
+
+A `queue.Queue(maxsize=N)` whose bound counts events, used in batches: to lock, wake and switch for
+each event costs ten times what the event itself does.
+
+* The producer gathers events in `_pending`, which only it touches, and hands them over when it is
+  about to wait for something (the next bytes, a back-off) or when there is no room for more. So an
+  event is never held back while nothing happens, and a burst costs one hand-over.
+* The consumer takes at most half of the bound at once, so that the producer can fill the other half
+  meanwhile. What was taken still counts against the bound, but for the one event that the consumer
+  is busy with. Hence pending + queued + taken <= N at all times, which is the promise of
+  `buffer_size`; the producer's last known room can only be too small, never too large.
+
+`close()` may come from any thread and at any moment, even out of a garbage collection that
+interrupts this very code: therefore the lock is re-entrant. In that one case a wait may begin after
+its wake-up has already happened; the producer's waits end by themselves to look again.
+
+`close()` also calls the *interrupt*, a function with which the producer says how to end whatever it
+is waiting for at the moment (shut a socket down). It must neither block nor raise.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
+
+from ..errors import ConfigurationError, StreamClosed
+
+__all__ = ["Channel", "ChannelClosed", "ChannelTimeout"]
+
+T = TypeVar("T")
+
+#: How long a producer waits before it looks again whether the channel was closed, in seconds.
+_LOOK_AGAIN_S = 0.2
+
+
+class ChannelClosed(Exception):
+    """Told to a producer whose consumer is gone; never seen by users."""
+
+
+class ChannelTimeout(Exception):
+    """Told to a consumer for whom nothing came in time; never seen by users."""
+
+
+class _EventQueue(queue.Queue[Any]):
+    """A `queue.Queue` whose lock may be taken again by the thread that holds it."""
+
+    queue: deque[Any]
+
+    def __init__(self, maxsize: int) -> None:
+        super().__init__(maxsize)
+        self.mutex = threading.RLock()  # type: ignore[assignment]
+        self.not_empty = threading.Condition(self.mutex)
+        self.not_full = threading.Condition(self.mutex)
+
+
+class Channel(Generic[T]):
+    """A bounded, closable hand-off that carries its ending with it.
+
+    Args:
+        maxsize: How many items may wait, at least 1.
+
+    Attributes:
+        closed: Whether the consumer has gone.
+        start: What the producer learned when its request was answered, or `None` before.
+
+    Thread: `put`, `flush`, `end`, `set_start`, `pause` and `interrupt_with` belong to the producer,
+    `get` to the consumer, `close` to everybody.
+    """
+
+    def __init__(self, maxsize: int) -> None:
+        if isinstance(maxsize, bool) or not isinstance(maxsize, int) or maxsize < 1:
+            raise ConfigurationError(
+                f"buffer_size must be a whole number of at least 1, not {maxsize!r}: "
+                "a buffer without a bound would be no back-pressure"
+            )
+        self.closed = False
+        self.start: Any = None
+        self._queue = _EventQueue(maxsize)
+        self._half = (maxsize + 1) // 2
+        self._pending: list[T] = []
+        self._room = maxsize
+        self._taken = 0
+        self._ended = False
+        self._error: BaseException | None = None
+        self._interrupt: Callable[[], object] | None = None
+        self._reading = False
+        self._start_is_news = False
+
+    # --- the producer's end ---
+
+    def put(self, item: T) -> None:
+        """Add an item; wait while the bound is reached.
+
+        Raises:
+            ChannelClosed: The consumer has gone.
+        """
+        self._pending.append(item)
+        if len(self._pending) >= self._room:
+            self.flush()
+
+    def flush(self) -> None:
+        """Hand over what was put. Then wait, if need be, until there is room for one more.
+
+        Raises:
+            ChannelClosed: The consumer has gone.
+        """
+        if not self._pending:
+            return
+        events = self._queue
+        with events.mutex:
+            if not self.closed:
+                events.queue.extend(self._pending)
+                self._pending.clear()
+                events.not_empty.notify()
+            while not self.closed:
+                self._room = events.maxsize - len(events.queue) - self._taken
+                if self._room > 0:
+                    return
+                events.not_full.wait(_LOOK_AGAIN_S)
+        raise ChannelClosed
+
+    def set_start(self, start: Any) -> None:
+        """Say that the request was answered, and how."""
+        with self._queue.mutex:
+            self.start = start
+            self._start_is_news = True
+            self._queue.not_empty.notify()
+
+    def end(self, error: BaseException | None = None) -> None:
+        """Say that nothing more will come; `error` is raised in the consumer, after the items."""
+        events = self._queue
+        with events.mutex:
+            if not self.closed:
+                events.queue.extend(self._pending)
+                self._error = error
+            self._pending.clear()
+            self._ended = True
+            self._interrupt = None
+            events.not_empty.notify()
+
+    def pause(self, seconds: float) -> None:
+        """Sleep, but no longer than until the channel is closed.
+
+        Raises:
+            ChannelClosed: The consumer has gone.
+        """
+        self.flush()
+        done = threading.Event()
+        self.interrupt_with(done.set)
+        done.wait(seconds)
+        self.interrupt_with(None)
+        if self.closed:
+            raise ChannelClosed
+
+    def interrupt_with(self, interrupt: Callable[[], object] | None) -> None:
+        """Say how `close()` can end what the producer is about to wait for.
+
+        If the channel is closed already, the interrupt is called at once.
+        """
+        with self._queue.mutex:
+            self._interrupt = interrupt
+            closed = self.closed
+        if closed and interrupt is not None:
+            interrupt()
+
+    # --- the consumer's end ---
+
+    def get(self, timeout_s: float | None = None) -> list[T] | None:
+        """Take what is there; wait for it if need be.
+
+        Returns:
+            The items; none of them, once, when all that is new is `start`; `None` when nothing more
+            will come, or after `close()`.
+
+        Raises:
+            ChannelTimeout: Nothing came within `timeout_s`.
+            StreamClosed: Another thread is waiting here.
+            Exception: What the producer ended with.
+        """
+        events = self._queue
+        with events.mutex:
+            self._only_reader()
+            try:
+                if self._taken:
+                    self._taken = 0
+                    events.not_full.notify()
+                if not events.not_empty.wait_for(self._has_news, timeout_s):
+                    raise ChannelTimeout
+            finally:
+                self._reading = False
+            items = events.queue
+            if items:
+                self._start_is_news = False
+                if len(items) <= self._half:
+                    batch = list(items)
+                    items.clear()
+                else:
+                    batch = [items.popleft() for _ in range(self._half)]
+                self._taken = len(batch) - 1
+                events.not_full.notify()
+                return batch
+            if self._start_is_news:
+                self._start_is_news = False
+                return []
+            error, self._error = self._error, None
+        if error is not None:
+            raise error
+        return None
+
+    def _has_news(self) -> bool:
+        return bool(self._queue.queue) or self._ended or self.closed or self._start_is_news
+
+    def _only_reader(self) -> None:
+        if self._reading:
+            raise StreamClosed("two threads are reading one stream; give each a stream of its own")
+        self._reading = True
+
+    # --- everybody's ---
+
+    def close(self) -> None:
+        """Stop both ends: what waits is dropped, both are woken, the interrupt is called."""
+        events = self._queue
+        with events.mutex:
+            if self.closed:
+                return
+            self.closed = True
+            events.queue.clear()
+            events.not_empty.notify_all()
+            events.not_full.notify_all()
+            interrupt = self._interrupt
+        if interrupt is not None:
+            interrupt()

@@ -1,0 +1,278 @@
+"""The consumer's half of a stream: takes batches, runs the clocks, folds the answer, ends once."""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Generator
+from contextlib import closing
+from typing import NoReturn
+
+from msgspec import Struct
+
+from ..completion import Accumulator, Completion
+from ..errors import ConfigurationError, StreamClosed, StreamError, StreamTimeout, TimeoutPhase
+from ..events import CONTENT, Event, Finish, Resumed, TextDelta
+from ..metrics import MetricsRecorder, StreamMetrics
+from .channel import Channel, ChannelTimeout
+
+__all__ = ["Reader", "Timeouts"]
+
+#: How long to wait for a thread that has nothing left to do, in seconds.
+_JOIN_S = 1.0
+
+
+class Timeouts(Struct, frozen=True, kw_only=True):
+    """The clocks, all in seconds; `None` switches one off.
+
+    But for `connect_s` they count only while the caller waits for the provider: a caller who takes
+    long over a token trips none of them.
+
+    Attributes:
+        connect_s: To make a connection, its TLS handshake included; for each attempt.
+        first_token_s: From the question to the first content event, over all attempts.
+        idle_s: Between two content events. Pings and comments are no content.
+        total_s: All waiting together.
+    """
+
+    connect_s: float = 10.0
+    first_token_s: float | None = 300.0
+    idle_s: float | None = 60.0
+    total_s: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("connect_s", "first_token_s", "idle_s", "total_s"):
+            value = getattr(self, name)
+            if value is None and name != "connect_s":
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ConfigurationError(
+                    f"Timeouts: {name} must be a number of seconds above 0, not {value!r}"
+                )
+
+
+class Reader:
+    """Read a channel of events, by one consumer, to one ending.
+
+    The producer's thread knows the channel and not the reader: when the last reference to the
+    reader is gone, so is the stream.
+
+    Args:
+        channel: The consumer's end of it.
+        provider: The provider's name.
+        timeouts: The limits of the waiting.
+
+    Attributes:
+        ended: Whether nothing more will be delivered.
+        error: What the stream ended with, if it was an error.
+        claimed: Whether a loop is under way.
+        thread: The producer's thread, once it runs.
+
+    Thread: one consumer's; `close` is everybody's.
+    """
+
+    def __init__(self, channel: Channel[Event], provider: str, timeouts: Timeouts) -> None:
+        self.ended = False
+        self.error: BaseException | None = None
+        self.thread: threading.Thread | None = None
+        self.channel = channel
+        self._provider = provider
+        self._timeouts = timeouts
+        self._answer = Accumulator(provider)
+        self._recorder = MetricsRecorder(time.monotonic)
+        self.claimed = False
+        self._stash: list[Event] = []
+        self._waited_s = 0.0
+        self._phase_waited_s = 0.0
+        self._content_seen = False
+        self._finished = False
+        self._finalizer = weakref.finalize(self, channel.close)
+
+    def events(self) -> Generator[Event, None, None]:
+        """Yield the events to the end; leaving early closes the stream.
+
+        Raises:
+            StreamError: The one error that ended the stream.
+        """
+        self._claim()
+        try:
+            while (batch := self._next_batch()) is not None:
+                for event in batch:
+                    if self.ended:
+                        return
+                    self._note(event)
+                    yield event
+        finally:
+            self.claimed = False
+            self.close()
+
+    def tokens(self) -> Generator[str, None, None]:
+        """Yield the text of the text deltas to the end; leaving early closes the stream.
+
+        Raises:
+            StreamError: The one error that ended the stream.
+        """
+        with closing(self.events()) as events:
+            for event in events:
+                if type(event) is TextDelta:
+                    yield event.text
+
+    def wait_started(self, timeout_s: float | None) -> bool:
+        """Wait until the provider's status is known, or the stream has ended.
+
+        Returns:
+            Whether that came in time.
+
+        Raises:
+            StreamError: What the stream ended with instead; its limits count here, too.
+        """
+        self._refuse_second_reader()
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while self.channel.start is None and not self.ended:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                batch = self._take(left_s)
+            except ChannelTimeout:
+                return False
+            self._stash += batch or ()
+        return True
+
+    def completion(self) -> Completion:
+        """Return what has been delivered so far."""
+        return self._answer.completion()
+
+    def metrics(self) -> StreamMetrics:
+        """Return the figures so far."""
+        return self._recorder.metrics(len(self._answer.text_deltas), self._answer.completion())
+
+    def close(self) -> None:
+        """End the stream now, from any thread: the producer is woken and ends."""
+        self.ended = True
+        self._recorder.end()
+        self.channel.close()
+
+    def _claim(self) -> None:
+        self._refuse_second_reader()
+        if self.error is not None:
+            raise self.error
+        if self.ended:
+            raise StreamClosed(
+                "this stream has been read to its end or closed; what was said is in .completion",
+                provider=self._provider,
+            )
+        self.claimed = True
+
+    def _refuse_second_reader(self) -> None:
+        if self.claimed:
+            raise StreamClosed(
+                "this stream is being read already; a stream has one reader",
+                provider=self._provider,
+            )
+
+    def _next_batch(self) -> list[Event] | None:
+        """Return what `wait_started` had to take in, then what comes."""
+        if self._stash:
+            stash, self._stash = self._stash, []
+            return stash
+        return self._take(None)
+
+    def _take(self, timeout_s: float | None) -> list[Event] | None:
+        """Take from the channel, within the limits.
+
+        Raises:
+            ChannelTimeout: Nothing came within `timeout_s`, but no limit was reached either.
+            StreamError: The stream's ending.
+        """
+        limit_s, phase = self._limit()
+        waits = [seconds for seconds in (timeout_s, limit_s) if seconds is not None]
+        begun = time.monotonic()
+        try:
+            batch = self.channel.get(min(waits, default=None))
+        except ChannelTimeout:
+            self._count(time.monotonic() - begun)
+            if phase is None or self._limit()[0]:
+                raise
+            self._fail(self._time_out(phase))
+        except StreamClosed:
+            raise
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._fail(error)
+        self._count(time.monotonic() - begun)
+        if batch is None:
+            self.ended = True
+            self._recorder.end()
+            self._join()
+        return batch
+
+    def _limit(self) -> tuple[float | None, TimeoutPhase | None]:
+        """Return how long the next wait may be, and which clock says so."""
+        if self._finished:
+            return None, None
+        limits = self._timeouts
+        clocks: list[tuple[float | None, float, TimeoutPhase]] = [
+            (limits.idle_s, self._phase_waited_s, "idle")
+            if self._content_seen
+            else (limits.first_token_s, self._phase_waited_s, "first_token"),
+            (limits.total_s, self._waited_s, "total"),
+        ]
+        left: list[tuple[float, TimeoutPhase]] = [
+            (max(0.0, limit_s - waited_s), phase)
+            for limit_s, waited_s, phase in clocks
+            if limit_s is not None
+        ]
+        return min(left, default=(None, None))
+
+    def _count(self, waited_s: float) -> None:
+        self._waited_s += waited_s
+        self._phase_waited_s += waited_s
+
+    def _time_out(self, phase: TimeoutPhase) -> StreamTimeout:
+        self.channel.close()
+        limit_s: float = getattr(self._timeouts, f"{phase}_s")
+        what = {
+            "first_token": "no token came",
+            "idle": "nothing more came",
+            "total": "the answer was not complete",
+        }[phase]
+        start = self.channel.start
+        return StreamTimeout(
+            f"{self._provider}: {what} within {limit_s} s (timeouts.{phase}_s)",
+            phase=phase,
+            limit_s=limit_s,
+            provider=self._provider,
+            request_id=start.request_id if start is not None else None,
+        )
+
+    def _fail(self, error: BaseException) -> NoReturn:
+        """Give the error what had arrived, remember it, raise it."""
+        if isinstance(error, StreamError):
+            if error.completion is not None:
+                self._answer.raw_finish_reason = error.completion.raw_finish_reason
+            error.completion = self._answer.completion()
+        self.error = error
+        self.ended = True
+        self._recorder.end()
+        self._join()
+        raise error
+
+    def _join(self) -> None:
+        """Wait for the producer's thread, which has nothing left to do but to end."""
+        if self.thread is not None:
+            self.thread.join(_JOIN_S)
+
+    def _note(self, event: Event) -> None:
+        self._answer.add(event)
+        kind = type(event)
+        if kind in CONTENT:
+            self._content_seen = True
+            self._phase_waited_s = 0.0
+            if kind is TextDelta:
+                self._recorder.delta()
+        elif kind is Finish:
+            self._finished = True
+        elif kind is Resumed:
+            self._content_seen = False
+            self._phase_waited_s = 0.0

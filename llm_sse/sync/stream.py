@@ -1,0 +1,313 @@
+"""`stream_sync()` and the `TokenStream` that it returns.
+
+    caller's thread                          producer's thread
+    TokenStream -> Reader <--- Channel <--- EventSource -> transport
+
+`stream_sync` checks everything that can be checked, starts the thread and returns at once.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from types import TracebackType
+from typing import Any
+
+import requests
+
+from ..chat import Message, Tool, check_base_url, check_header, make_chat
+from ..completion import Completion
+from ..errors import ConfigurationError, StreamError
+from ..events import Event
+from ..metrics import StreamMetrics
+from ..providers import find_provider
+from ..retry import RetryPolicy
+from .channel import Channel, ChannelClosed
+from .reader import Reader, Timeouts
+from .source import Answered, EventSource
+
+__all__ = ["TokenStream", "stream_anthropic", "stream_gemini", "stream_openai", "stream_sync"]
+
+
+class TokenStream:
+    """One answer while it arrives.
+
+    Iterate it for the text, delta by delta as the provider cut it; or iterate `events()` for
+    everything that the provider says. A stream is read once, by one thread. Whoever leaves the
+    loop early, by `break` or by an exception, closes it; so does the end of a `with` block, and so
+    does dropping the last reference.
+
+    Attributes:
+        provider: The provider's name.
+
+    Thread: one reader; `close()` may be called from any thread.
+    """
+
+    def __init__(self, reader: Reader, provider: str) -> None:
+        self.provider = provider
+        self._reader = reader
+        self._next: Iterator[str] | None = None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the text deltas.
+
+        Raises:
+            StreamError: The one error that ended the stream, with `.completion`.
+        """
+        return self._reader.tokens() if self._next is None else self._next
+
+    def __next__(self) -> str:
+        """Return the next text delta; unlike a loop that is left, it never closes the stream."""
+        if self._next is None:
+            self._next = self._reader.tokens()
+        return next(self._next)
+
+    def events(self) -> Iterator[Event]:
+        """Yield the typed events of `llm_sse.events`; the last one is `Finish`.
+
+        Raises:
+            StreamError: The one error that ended the stream, with `.completion`.
+        """
+        return self._reader.events()
+
+    def text(self) -> str:
+        """Read to the end and return the visible answer.
+
+        Raises:
+            StreamError: The one error that ended the stream, with `.completion`.
+        """
+        if self._reader.error is not None:
+            raise self._reader.error
+        return self.completion.text
+
+    @property
+    def completion(self) -> Completion:
+        """The whole answer; waits for its end.
+
+        Inside the loop, after it was left early and after an error it is what had arrived by then.
+
+        Raises:
+            StreamError: The one error that ended the stream, if it ends here.
+        """
+        reader = self._reader
+        if not reader.claimed and not reader.ended:
+            for _ in reader.events():
+                pass
+        return reader.completion()
+
+    @property
+    def metrics(self) -> StreamMetrics:
+        """The pace of the stream so far."""
+        return self._reader.metrics()
+
+    @property
+    def request_id(self) -> str | None:
+        """The provider's identifier of the request, once it has answered."""
+        answered: Answered | None = self._reader.channel.start
+        return answered.request_id if answered is not None else None
+
+    def wait_started(self, timeout_s: float | None = None) -> bool:
+        """Wait until the provider's status is known, so that a view can still answer with it.
+
+        Args:
+            timeout_s: How long to wait, in seconds; `None` leaves it to the stream's own limits.
+
+        Returns:
+            Whether the provider has accepted the request; `False` if that is still open.
+
+        Raises:
+            StreamError: The request has failed.
+        """
+        return self._reader.wait_started(timeout_s)
+
+    def close(self) -> None:
+        """End the stream now; its thread and its connection go away. May be called again."""
+        self._reader.close()
+
+    def __enter__(self) -> TokenStream:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        state = "ended" if self._reader.ended else "reading" if self._reader.claimed else "open"
+        return f"<TokenStream provider={self.provider!r} {state}>"
+
+
+def stream_sync(
+    prompt: str | None = None,
+    *,
+    provider: str = "openai",
+    model: str | None = None,
+    messages: Sequence[Message | Mapping[str, Any]] | None = None,
+    system: str | None = None,
+    max_tokens: int | None = None,
+    temperature: float | None = None,
+    top_p: float | None = None,
+    stop: str | Sequence[str] | None = None,
+    tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    tool_choice: str | Mapping[str, Any] | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+    session: requests.Session | None = None,
+    buffer_size: int = 50,
+    timeouts: Timeouts | None = None,
+    retry: RetryPolicy | None = None,
+) -> TokenStream:
+    """Ask a model and return its answer as a stream of text.
+
+    Returns at once: the request is on its way in a thread of its own.
+
+    Args:
+        prompt: The question; with `messages`, their last user turn.
+        provider: `openai`, `anthropic` or `gemini`.
+        model: The model; else the environment's (`OPENAI_MODEL`, ...), else the provider's default.
+        messages: A conversation, in the shape of OpenAI's chat messages.
+        system: Instructions that stand above the conversation.
+        max_tokens: The most tokens that the answer may have.
+        temperature: Sampling temperature.
+        top_p: Nucleus sampling threshold.
+        stop: One text, or several, at which the answer ends.
+        tools: `Tool`s, the same in OpenAI's shape, or a provider's own.
+        tool_choice: `auto`, `none`, `required`, or a tool's name.
+        api_key: The key; else the environment's (`OPENAI_API_KEY`, ...).
+        base_url: Another server, in the form that the vendor's own SDK takes.
+        headers: More headers for the request.
+        extra_body: Merged into the request's JSON, for whatever has no argument here.
+        session: A `requests.Session` of your own (proxies, certificates, adapters), used as it is.
+        buffer_size: How many events may wait for you; then the provider has to.
+        timeouts: The limits of the waiting.
+        retry: What to do about failures.
+
+    Raises:
+        ConfigurationError: Something is missing or wrong; nothing was sent.
+    """
+    row = find_provider(provider)
+    environ = os.environ
+    try:
+        if model is not None and not isinstance(model, str):
+            raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
+        chat = make_chat(
+            prompt,
+            messages,
+            model=model if model is not None else environ.get(row.model_env) or row.model,
+            system=system,
+            stop=stop,
+            tools=tools,
+            extra_body=extra_body,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            top_p=top_p,
+            tool_choice=tool_choice,
+        )
+        key = row.key(api_key, environ)
+        where = check_base_url(base_url or environ.get(row.base_url_env) or row.base_url)
+        channel: Channel[Event] = Channel(buffer_size)
+        reader = Reader(channel, row.name, _of_type(timeouts, Timeouts, "timeouts"))
+        source = EventSource(
+            row,
+            chat,
+            key,
+            where,
+            policy=_of_type(retry, RetryPolicy, "retry"),
+            connect_s=(timeouts or Timeouts()).connect_s,
+            headers=_headers(headers),
+            session=_session(session),
+            channel=channel,
+        )
+    except ConfigurationError as error:
+        error.provider = row.name
+        raise
+    reader.thread = start_producer(channel, source, f"llm-sse-{row.name}")
+    return TokenStream(reader, row.name)
+
+
+def stream_openai(prompt: str | None = None, **arguments: Any) -> TokenStream:
+    """Ask OpenAI; the arguments are those of `stream_sync`."""
+    return stream_sync(prompt, provider="openai", **arguments)
+
+
+def stream_anthropic(prompt: str | None = None, **arguments: Any) -> TokenStream:
+    """Ask Anthropic; the arguments are those of `stream_sync`."""
+    return stream_sync(prompt, provider="anthropic", **arguments)
+
+
+def stream_gemini(prompt: str | None = None, **arguments: Any) -> TokenStream:
+    """Ask Gemini; the arguments are those of `stream_sync`."""
+    return stream_sync(prompt, provider="gemini", **arguments)
+
+
+def start_producer(channel: Channel[Any], items: Iterable[Any], name: str) -> threading.Thread:
+    """Start the thread that puts items into a channel, and their ending after them.
+
+    It is a daemon, so that a provider that never answers cannot keep the interpreter from exiting.
+    """
+    thread = threading.Thread(target=_produce, args=(channel, items), name=name, daemon=True)
+    thread.start()
+    return thread
+
+
+def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
+    iterator = None
+    try:
+        iterator = iter(items)
+        for item in iterator:
+            channel.put(item)
+        channel.end()
+    except ChannelClosed:
+        pass
+    except StreamError as error:
+        channel.end(_without_frames(error))
+    except BaseException as error:
+        channel.end(error)
+    finally:
+        close = getattr(iterator, "close", None)
+        if close is not None:
+            close()
+
+
+def _without_frames(error: StreamError) -> StreamError:
+    """Cut an error loose from where it was raised: those frames hold the key, and the connection.
+
+    Whoever logs tracebacks with local variables would log them. The message has the reason.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
+
+
+def _of_type(value: Any, type_: Any, name: str) -> Any:
+    if value is None:
+        return type_()
+    if not isinstance(value, type_):
+        raise ConfigurationError(
+            f"{name} must be a {type_.__name__}, not {type(value).__name__}: "
+            f"write {name}={type_.__name__}(...)"
+        )
+    return value
+
+
+def _session(session: Any) -> Any:
+    if session is not None and not isinstance(session, requests.Session):
+        raise ConfigurationError(
+            f"session must be a requests.Session, not {type(session).__name__}"
+        )
+    return session
+
+
+def _headers(headers: Any) -> dict[str, str]:
+    if headers is None:
+        return {}
+    if not isinstance(headers, Mapping):
+        raise ConfigurationError(f"headers must be a dict, not {type(headers).__name__}")
+    for name, value in headers.items():
+        check_header(name, value, secret=True)
+    return dict(headers)

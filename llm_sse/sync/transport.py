@@ -1,0 +1,464 @@
+"""HTTP: the only module that knows `requests` and `urllib3`.
+
+An `HTTPRequest` goes in, a `ByteStream` comes out, and every error of theirs becomes one of ours.
+
+Bytes are read with `urllib3`'s `read1`, the only reader that returns what has arrived in every
+framing: `iter_content` and `iter_lines` wait for a full buffer where the body is not chunked, or
+where one chunk is dribbled.
+
+A read is ended from another thread by shutting the socket down: to close a response that another
+thread is reading blocks until the next byte. Before the headers there is no response yet, so the
+connection classes below tell the transport about their socket as soon as there is one.
+"""
+
+from __future__ import annotations
+
+import http.client
+import os
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from http.cookiejar import DefaultCookiePolicy
+from typing import Any
+
+import requests
+import urllib3
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+
+from .._version import __version__
+from ..chat import HTTPRequest, redact_url
+from ..errors import (
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    ProtocolError,
+    StreamError,
+    StreamTimeout,
+)
+
+__all__ = ["ByteStream", "send", "shared_session"]
+
+_READ_BYTES = 65536
+_POOL_SIZE = 1024
+
+Interrupt = Callable[[], object]
+
+
+class ByteStream:
+    """The body of one response, chunk by chunk, as it arrives.
+
+    Attributes:
+        status: The HTTP status.
+        headers: The response's headers; the names are lower-case.
+
+    Thread: read and closed by one thread only; another one ends it through the interrupt.
+    """
+
+    def __init__(
+        self,
+        response: requests.Response,
+        before_read: Callable[[], object],
+        sock: socket.socket | None,
+    ) -> None:
+        self.status: int = response.status_code
+        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
+        self._response = response
+        self._raw: urllib3.HTTPResponse = response.raw
+        self._before_read = before_read
+        self._sock = sock
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield bytes as they arrive, until the body ends.
+
+        Raises:
+            ConnectionLost: The connection broke, or ended before the body's announced end.
+            ProtocolError: The body's compression is broken.
+        """
+        while True:
+            self._before_read()
+            chunk = self._read()
+            if not chunk:
+                return
+            yield chunk
+
+    def read_all(self, max_bytes: int) -> bytes:
+        """Return the body, cut at `max_bytes`; as much as can be had of it."""
+        body = bytearray()
+        with suppress(StreamError):
+            for chunk in self:
+                body += chunk
+                if len(body) >= max_bytes:
+                    break
+        return bytes(body[:max_bytes])
+
+    def drain(self, max_bytes: int, max_s: float) -> None:
+        """Read what little may follow the provider's last event: then the connection can be reused.
+
+        A body that goes on beyond the limits, or a server that does not end it, costs the
+        connection and nothing else.
+        """
+        if self._sock is None:
+            return
+        deadline = time.monotonic() + max_s
+        try:
+            while max_bytes > 0 and (left_s := deadline - time.monotonic()) > 0:
+                self._sock.settimeout(left_s)
+                chunk = self._read()
+                if not chunk:
+                    self._sock.settimeout(None)
+                    self._response = None  # type: ignore[assignment]  # it is back in the pool
+                    return
+                max_bytes -= len(chunk)
+        except (StreamError, OSError):
+            pass
+
+    def close(self) -> None:
+        """Close the connection, unless the body was read to its end."""
+        if self._response is not None:
+            with suppress(Exception):
+                self._response.close()
+
+    def _read(self) -> bytes:
+        try:
+            return self._raw.read1(_READ_BYTES, decode_content=True)
+        except urllib3.exceptions.DecodeError as error:
+            raise ProtocolError(f"the response's compression is broken: {error}") from None
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            # ValueError: the file below was closed by a shutdown in the middle of a read.
+            raise ConnectionLost(
+                f"the connection broke while the answer arrived: {_say(error)}"
+            ) from error
+
+
+def send(
+    request: HTTPRequest,
+    *,
+    session: requests.Session | None,
+    connect_s: float,
+    interrupt_with: Callable[[Interrupt | None], None],
+    before_read: Callable[[], object],
+) -> ByteStream:
+    """Send a request and wait for the headers of its response.
+
+    A pooled connection that the server had closed in the meantime is replaced once, silently.
+
+    Args:
+        request: What to send.
+        session: The caller's own session; `None` for the shared one.
+        connect_s: How long the connection (and its TLS handshake) may take, in seconds.
+        interrupt_with: Takes a function that ends what this thread waits for.
+        before_read: Called before every read that may wait.
+
+    Raises:
+        ConnectError: No connection could be made.
+        StreamTimeout: No connection was made in time.
+        ConnectionLost: The connection broke before a response came.
+        ConfigurationError: The URL or a header cannot be used, or the server redirects.
+    """
+    call = _Call(interrupt_with)
+    try:
+        try:
+            response = _post(request, session or shared_session(), connect_s, call)
+        except ConnectionLost:
+            if not call.reused:
+                raise
+            response = _post(request, session or shared_session(), connect_s, call)
+    finally:
+        _current.call = None
+        call.release()
+    stream = ByteStream(response, before_read, call.sock)
+    if call.sock is None:  # a session of the caller's own
+        interrupt_with(_shutdown_of(response))
+    if 300 <= stream.status < 400:
+        stream.close()
+        target = redact_url(stream.headers.get("location", "nowhere"))
+        raise ConfigurationError(
+            f"the server redirects ({stream.status}) to {target}; keys do not follow redirects: "
+            "set base_url to the final address"
+        )
+    return stream
+
+
+def _post(
+    request: HTTPRequest, session: requests.Session, connect_s: float, call: _Call
+) -> requests.Response:
+    _current.call = call
+    credentials = request.credentials
+
+    def authorize(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
+        """Set the key here and not in `headers=`, where ~/.netrc would replace it."""
+        given = {name.lower() for name in request.headers}
+        for name, value in credentials.items():
+            if name.lower() not in given:
+                prepared.headers[name] = value
+        return prepared
+
+    try:
+        return session.request(
+            request.method,
+            request.url,
+            data=request.body,
+            headers={"Accept-Encoding": "identity", **request.headers},
+            auth=authorize,
+            stream=True,
+            allow_redirects=False,
+            timeout=(connect_s, None),
+        )
+    except requests.exceptions.RequestException as error:
+        raise _translated(error, connect_s) from error
+    except (urllib3.exceptions.HTTPError, OSError) as error:
+        raise ConnectionLost(
+            f"the connection broke before an answer came: {_say(error)}"
+        ) from error
+
+
+def _translated(error: requests.exceptions.RequestException, connect_s: float) -> StreamError:
+    """Turn an error of requests into ours; its text may hold the URL, which holds no key."""
+    where = redact_url(error.request.url or "") if error.request is not None else "the server"
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return StreamTimeout(
+            f"no connection to {where} within {connect_s} s (timeouts.connect_s)",
+            phase="connect",
+            limit_s=connect_s,
+        )
+    if isinstance(error, requests.exceptions.SSLError):
+        return ConnectError(
+            f"no secure connection to {where}: {_say(error)}; a private certificate authority "
+            "can be named in REQUESTS_CA_BUNDLE",
+            retryable=False,
+        )
+    if isinstance(error, requests.exceptions.ProxyError):
+        return ConnectError(f"no connection through the proxy to {where}: {_say(error)}")
+    if isinstance(error, requests.exceptions.ConnectionError):
+        cause = _root(error)
+        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+            return ConnectError(
+                f"no connection to {where}: {_say(cause)}; is the address right and the server up?"
+            )
+        return ConnectionLost(f"{where} closed the connection before it answered: {_say(error)}")
+    if isinstance(error, (requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError)):
+        return ConnectionLost(f"no answer from {where}: {_say(error)}")
+    return ConfigurationError(f"the request to {where} cannot be sent: {_say(error)}")
+
+
+def _root(error: BaseException) -> BaseException:
+    """Return what requests and urllib3 wrapped, where they say it."""
+    reason = error.args[0] if error.args else None
+    inner = getattr(reason, "reason", None)
+    return (
+        inner
+        if isinstance(inner, BaseException)
+        else reason
+        if isinstance(reason, BaseException)
+        else error
+    )
+
+
+def _say(error: BaseException) -> str:
+    """Return the innermost reason, without the addresses of objects in it."""
+    if any(
+        isinstance(reason, (urllib3.exceptions.IncompleteRead, http.client.IncompleteRead))
+        for reason in error.args
+    ):
+        return "the body ended before its announced end"
+    root = _root(error)
+    cause = (
+        root.__cause__ or root.__context__
+        if isinstance(root, urllib3.exceptions.NewConnectionError)
+        else root
+    )
+    return str(cause or root) or type(root).__name__
+
+
+def _shutdown_of(response: requests.Response) -> Interrupt:
+    """End a read on a connection of the caller's own session, which did not tell us its socket."""
+
+    def shutdown() -> None:
+        with suppress(Exception):
+            response.raw.shutdown()
+
+    return shutdown
+
+
+# --- the session ---
+
+
+class _Call:
+    """One request on its way: the socket it uses, for whoever wants to end it."""
+
+    def __init__(self, interrupt_with: Callable[[Interrupt | None], None]) -> None:
+        self.sock: socket.socket | None = None
+        self.reused = False
+        self._interrupt_with = interrupt_with
+        self._duplicate: socket.socket | None = None
+
+    def dials(self, sock: socket.socket) -> None:
+        """Watch a socket that is about to connect, by a duplicate of its own.
+
+        TLS takes the original over; to shut the duplicate down ends both.
+        """
+        self.release()
+        self._duplicate = socket.socket(fileno=os.dup(sock.fileno()))
+        self._interrupt_with(_shutdown(self._duplicate))
+
+    def uses(self, sock: socket.socket, *, reused: bool) -> None:
+        """Watch the socket of a connection that is ready."""
+        self.sock = sock
+        self.reused = reused
+        self._interrupt_with(_shutdown(sock))
+        self.release()
+
+    def release(self) -> None:
+        """Give the duplicate back."""
+        if self._duplicate is not None:
+            self._duplicate.close()
+            self._duplicate = None
+
+
+def _shutdown(sock: socket.socket) -> Interrupt:
+    def shutdown() -> None:
+        with suppress(OSError):  # not connected any more
+            socket.socket.shutdown(sock, socket.SHUT_RDWR)
+
+    return shutdown
+
+
+class _Current(threading.local):
+    call: _Call | None = None
+
+
+#: The call of this thread, for the connection classes: urllib3 has no other way to tell them.
+_current = _Current()
+
+
+class _Connection(HTTPConnection):
+    """A connection that tells its call which socket it uses, from before the connect on."""
+
+    _is_new = False
+
+    def _new_conn(self) -> socket.socket:
+        self._is_new = True
+        call = _current.call
+        return super()._new_conn() if call is None else _dial(self, call)
+
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        if self.sock is None:
+            self.connect()
+        call = _current.call
+        if call is not None and self.sock is not None:
+            call.uses(self.sock, reused=not self._is_new)
+        self._is_new = False
+        super().request(*args, **kwargs)
+
+
+class _SecureConnection(_Connection, HTTPSConnection):
+    """The same over TLS."""
+
+
+def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
+    """Connect like urllib3, but show the socket to the call before the connect begins."""
+    timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else None
+    host = connection._dns_host.strip("[]")
+    failure: OSError = OSError(f"no address for {host}")
+    try:
+        addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        raise urllib3.exceptions.NewConnectionError(
+            connection, f"the name {host!r} cannot be resolved ({error})"
+        ) from error
+    for family, kind, protocol, _, address in addresses:
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            sock.settimeout(timeout)
+            call.dials(sock)
+            sock.connect(address)
+            return sock
+        except TimeoutError as error:
+            sock.close()
+            raise urllib3.exceptions.ConnectTimeoutError(
+                connection, f"no connection to {host} within {timeout} s"
+            ) from error
+        except OSError as error:
+            failure = error
+            sock.close()
+    raise urllib3.exceptions.NewConnectionError(connection, str(failure)) from failure
+
+
+class _Pool(HTTPConnectionPool):
+    ConnectionCls = _Connection
+
+
+class _SecurePool(HTTPSConnectionPool):
+    ConnectionCls = _SecureConnection
+
+
+_POOLS = {"http": _Pool, "https": _SecurePool}
+
+
+class _Adapter(HTTPAdapter):
+    """An adapter whose connections can be interrupted, keep themselves alive, and are many."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=32, pool_maxsize=_POOL_SIZE, max_retries=0)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, socket_options=_socket_options(), **kwargs)
+        self.poolmanager.pool_classes_by_scheme = _POOLS
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not proxy.lower().startswith("socks"):
+            manager.pool_classes_by_scheme = _POOLS
+        return manager
+
+
+def _socket_options() -> list[tuple[int, int, int]]:
+    """No delay for small writes; probes on an idle connection, so that a dead peer is noticed."""
+    options = [
+        (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
+        (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    ]
+    for name, value in (("TCP_KEEPIDLE", 60), ("TCP_KEEPINTVL", 15), ("TCP_KEEPCNT", 4)):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    return options
+
+
+class _Shared:
+    """The process's one session; a child of `fork` gets one of its own.
+
+    A child must neither write into its parent's connections nor wait for a lock that a thread of
+    its parent holds.
+    """
+
+    def __init__(self) -> None:
+        self.forget()
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(after_in_child=self.forget)
+
+    def forget(self) -> None:
+        self.lock = threading.Lock()
+        self.session: requests.Session | None = None
+
+
+_shared = _Shared()
+
+
+def shared_session() -> requests.Session:
+    """Return the process's session: made once, never changed, without cookies."""
+    with _shared.lock:
+        if _shared.session is None:
+            session = requests.Session()
+            session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
+            session.headers.clear()
+            session.headers["User-Agent"] = f"llm-sse/{__version__}"
+            session.mount("https://", _Adapter())
+            session.mount("http://", _Adapter())
+            _shared.session = session
+        return _shared.session

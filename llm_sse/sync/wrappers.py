@@ -1,0 +1,90 @@
+"""The wrappers that tutorials teach, each a few lines on top of `stream_sync`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, TextIO
+
+import msgspec
+
+from ..metrics import StreamMetrics
+from ..retry import RetryPolicy
+from .stream import TokenStream, stream_sync
+
+__all__ = ["CountedStream", "measure_stream", "stream_with_count", "stream_with_retry"]
+
+
+class CountedStream:
+    """A stream that counts what passes.
+
+    Attributes:
+        tokens: How many text deltas have passed (as the provider cut them, not model tokens).
+        chars: How many characters they have together.
+        stream: The stream underneath.
+    """
+
+    def __init__(self, stream: TokenStream, file: TextIO | None) -> None:
+        self.tokens = 0
+        self.chars = 0
+        self.stream = stream
+        self._file = file
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the text deltas; print the counts after the last one."""
+        for token in self.stream:
+            self.tokens += 1
+            self.chars += len(token)
+            yield token
+        gap = "\n" if self._file is None else ""
+        print(f"{gap}[{self.tokens} tokens, {self.chars} chars]", file=self._file)
+
+
+def stream_with_count(
+    prompt: str | None = None, *, file: TextIO | None = None, **arguments: Any
+) -> CountedStream:
+    """Stream an answer, then print `[N tokens, M chars]`.
+
+    Args:
+        prompt: The question.
+        file: Where to print; on standard output the line stands below the answer.
+        arguments: Those of `stream_sync`.
+
+    Returns:
+        An iterable of text deltas, whose `tokens` and `chars` stay readable.
+    """
+    return CountedStream(stream_sync(prompt, **arguments), file)
+
+
+def stream_with_retry(
+    prompt: str | None = None, *, max_retries: int = 3, **arguments: Any
+) -> TokenStream:
+    """Stream an answer; after a failure, ask again or continue from the partial answer.
+
+    Args:
+        prompt: The question.
+        max_retries: How often to ask again before the first token, and how often to continue
+            after it, at most.
+        arguments: Those of `stream_sync`; of a `retry` policy the waits are used.
+    """
+    policy = arguments.pop("retry", None) or RetryPolicy()
+    policy = msgspec.structs.replace(
+        policy, max_retries=max_retries, max_resumes=max_retries, resume=True
+    )
+    return stream_sync(prompt, retry=policy, **arguments)
+
+
+def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) -> StreamMetrics:
+    """Read a stream to its end and return its pace.
+
+    Args:
+        stream: A stream that has not been read, or a prompt for a new one.
+        arguments: Those of `stream_sync`, with a prompt.
+
+    Returns:
+        `ttft_ms`, `total_s`, `deltas`, `deltas_per_s`, and `tokens_per_s` by the provider's usage.
+    """
+    if not isinstance(stream, TokenStream):
+        stream = stream_sync(stream, **arguments)
+    for _ in stream:
+        pass
+    return stream.metrics
