@@ -17,6 +17,12 @@ from llm_sse.testing import FakeServer
 _DEADLINE_S = 5.0
 
 
+def pytest_collection_finish() -> None:
+    """Keep the thousands of objects of imported packages out of every test's collection."""
+    gc.collect()
+    gc.freeze()
+
+
 def _our_threads() -> list[threading.Thread]:
     return [thread for thread in threading.enumerate() if thread.name.startswith("llm-sse")]
 

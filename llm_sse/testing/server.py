@@ -158,9 +158,7 @@ class FakeServer:
         except OSError as error:
             raise ConfigurationError(f"cannot listen on 127.0.0.1:{port}: {error}") from error
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
-        self._thread = threading.Thread(
-            target=self._server.serve_forever, args=(0.05,), name="llm-sse-fake", daemon=True
-        )
+        self._thread = threading.Thread(target=self._accept, name="llm-sse-fake", daemon=True)
         self._thread.start()
 
     def base_url(self, provider: str) -> str:
@@ -182,14 +180,15 @@ class FakeServer:
             if self._closed:
                 return
             self._closed = True
-        self._server.shutdown()
+        with suppress(OSError), socket.create_connection(self._server.server_address):
+            pass  # wakes the thread that accepts connections
+        self._thread.join()
         with self._lock:
             live = list(self._live)
         for connection in live:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
-        self._thread.join()
 
     def __enter__(self) -> FakeServer:
         return self
@@ -202,12 +201,17 @@ class FakeServer:
     ) -> None:
         self.close()
 
+    def _accept(self) -> None:
+        while not self._closed:
+            self._server.handle_request()
+
     def _connected(self, connection: socket.socket) -> int:
         with self._lock:
             self._live.add(connection)
             self._connections += 1
             if self._closed:
-                connection.shutdown(socket.SHUT_RDWR)
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             return self._connections
 
     def _disconnected(self, connection: socket.socket) -> None:

@@ -1,0 +1,16 @@
+"""What several tests need to wait for things without guessing how long they take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+_DEADLINE_S = 10.0
+
+
+def until(happened: Callable[[], object]) -> None:
+    """Wait until something is true; fail if it never is."""
+    deadline = time.monotonic() + _DEADLINE_S
+    while not happened():
+        assert time.monotonic() < deadline, "it never happened"
+        time.sleep(0.002)

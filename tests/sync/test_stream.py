@@ -1,0 +1,707 @@
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+import threading
+import weakref
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from llm_sse import (
+    RetryPolicy,
+    Timeouts,
+    TokenStream,
+    stream_anthropic,
+    stream_gemini,
+    stream_openai,
+    stream_sync,
+)
+from llm_sse.errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    InvalidRequestError,
+    RateLimitError,
+    StreamClosed,
+    StreamError,
+    StreamTimeout,
+)
+from llm_sse.events import Finish, Retrying, StreamStart, TextDelta, ToolCall, Unknown, Usage
+from llm_sse.testing import (
+    FakeServer,
+    call_tool,
+    cut,
+    fail,
+    finish,
+    pause,
+    raw,
+    say,
+    status,
+    think,
+)
+from tests.helpers import until
+from tests.wire import Connection, WireServer, head, stream
+
+Ask = Callable[..., TokenStream]
+
+
+@pytest.fixture
+def ask(server: FakeServer, provider: str) -> Ask:
+    """Ask the fake provider, in each provider's format in turn."""
+
+    def ask(prompt: str | None = "Hi", **arguments: Any) -> TokenStream:
+        arguments.setdefault("base_url", server.base_url(provider))
+        arguments.setdefault("api_key", "any")
+        return stream_sync(prompt, provider=provider, **arguments)
+
+    return ask
+
+
+@pytest.fixture
+def openai(server: FakeServer) -> Ask:
+    """Ask the fake provider in OpenAI's format."""
+
+    def ask(prompt: str | None = "Hi", **arguments: Any) -> TokenStream:
+        arguments.setdefault("base_url", server.base_url("openai"))
+        arguments.setdefault("api_key", "any")
+        return stream_openai(prompt, **arguments)
+
+    return ask
+
+
+class TestTokenStream:
+    def test_yields_the_deltas_as_the_provider_cut_them(self, server: FakeServer, ask: Ask) -> None:
+        """A loop over the stream gets one string per text delta, and nothing else."""
+        server.script(think("Hm."), say("one two three"), call_tool("f"))
+        assert list(ask()) == ["one", " two", " three"]
+
+    def test_events_tell_everything_in_order(self, server: FakeServer, ask: Ask) -> None:
+        """The typed events begin with StreamStart and end with Usage and one Finish."""
+        server.script(say("Hello."), call_tool("f", {"a": 1}, id="c1"))
+        events = list(ask("two words", model="some-model").events())
+        assert isinstance(events[0], StreamStart)
+        assert events[0].model == "some-model"
+        assert TextDelta("Hello.") in events
+        assert ToolCall("c1", "f", {"a": 1}, '{"a":1}') in events
+        assert isinstance(events[-2], Usage)
+        assert events[-2].input_tokens == 2
+        assert isinstance(events[-1], Finish)
+        assert events[-1].reason == "tool_calls"
+
+    def test_completion_waits_for_the_whole_answer(self, server: FakeServer, ask: Ask) -> None:
+        """Without a loop, text() and completion read to the end."""
+        server.script(think("Hm, well."), say("Hello there."), finish("length"))
+        answer = ask()
+        assert answer.text() == "Hello there."
+        assert answer.completion.reasoning == "Hm, well."
+        assert answer.completion.finish_reason == "length"
+        assert answer.completion.provider == answer.provider
+
+    def test_completion_inside_the_loop_is_what_has_arrived(self, openai: Ask) -> None:
+        """Asked in mid-loop, the completion is partial and takes nothing away from the loop."""
+        answer = openai()
+        seen = ""
+        for token in answer:
+            seen += token
+            assert answer.completion.text == seen
+            assert answer.completion.finish_reason is None
+        assert answer.completion.finish_reason == "stop"
+
+    def test_leaving_the_loop_closes_the_connection(self, server: FakeServer, ask: Ask) -> None:
+        """After a break the provider sees the connection close, although the stream is still held."""
+        server.script(say("one two"), pause(3600))
+        answer = ask()
+        for _ in answer:
+            break
+        assert server.exchanges[0].ended.wait(5)
+        assert server.exchanges[0].outcome == "disconnected"
+        assert answer.completion.text == "one"
+        assert answer.completion.finish_reason is None
+
+    def test_an_exception_in_the_loop_closes_the_connection(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """What goes wrong in the caller's own code frees the connection, too."""
+        server.script(say("one two"), pause(3600))
+        answer = openai()
+        with pytest.raises(KeyError):
+            for _ in answer:
+                raise KeyError
+        assert server.exchanges[0].ended.wait(5)
+
+    def test_the_end_of_a_with_block_closes_the_connection(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """A with block ends the stream however it is left."""
+        server.script(say("one"), pause(3600))
+        with openai() as answer:
+            assert next(answer) == "one"
+        assert server.exchanges[0].ended.wait(5)
+
+    def test_dropping_the_stream_closes_the_connection(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """A stream that nobody holds any more is gone, read or not."""
+        server.script(say("one"), pause(3600))
+        answer = openai()
+        assert answer.wait_started(5)
+        dropped = weakref.ref(answer)
+        del answer
+        gc.collect()
+        assert dropped() is None
+        assert server.exchanges[0].ended.wait(5)
+
+    def test_next_does_not_close_the_stream(self, server: FakeServer, openai: Ask) -> None:
+        """Single tokens can be taken by next(), and the loop goes on behind them."""
+        server.script(say("one two three"))
+        answer = openai()
+        assert next(answer) == "one"
+        assert next(answer) == " two"
+        assert list(answer) == [" three"]
+
+    def test_close_from_another_thread_just_ends_the_loop(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """After close() the iteration stops, without an exception."""
+        server.script(say("one"), pause(3600))
+        answer = ask()
+        got: list[str] = []
+        closer = threading.Thread(target=lambda: (until(lambda: got), answer.close()))
+        closer.start()
+        for token in answer:
+            got.append(token)  # noqa: PERF402
+        closer.join()
+        assert got == ["one"]
+        assert answer.completion.finish_reason is None
+
+    def test_close_before_the_headers_frees_the_thread(self, ask: Ask) -> None:
+        """A provider that never answers cannot hold the thread of a stream that was closed."""
+        with WireServer(Connection.wait_closed) as silent:
+            answer = ask(base_url=silent.url)
+            until(lambda: silent.requests)
+            answer.close()
+            until(lambda: not _threads())
+
+    def test_a_closed_stream_cannot_be_read(self, openai: Ask) -> None:
+        """To begin reading after close() is a mistake, and says so."""
+        answer = openai()
+        answer.close()
+        with pytest.raises(StreamClosed, match="closed"):
+            list(answer)
+
+    def test_a_stream_is_read_once(self, openai: Ask) -> None:
+        """A second loop would be silently empty; it is refused instead."""
+        answer = openai()
+        list(answer)
+        with pytest.raises(StreamClosed, match="read to its end"):
+            list(answer)
+
+    def test_a_stream_has_one_reader(self, openai: Ask) -> None:
+        """A loop inside the loop over the same stream is refused."""
+        answer = openai()
+        with pytest.raises(StreamClosed, match="one reader"):
+            for _ in answer:
+                next(answer.events())
+
+    def test_a_failed_stream_fails_again(self, server: FakeServer, openai: Ask) -> None:
+        """Whoever reads a failed stream again gets its error again, never a partial answer."""
+        server.script(say("one"), cut())
+        answer = openai()
+        with pytest.raises(ConnectionLost):
+            answer.text()
+        with pytest.raises(ConnectionLost):
+            answer.text()
+        with pytest.raises(ConnectionLost):
+            list(answer)
+        assert answer.completion.text == "one"
+
+    def test_a_garbage_collected_loop_needs_no_cycle_collector(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """A stream whose tokens were taken by next() is freed by its last reference, too."""
+        server.script(say("one two"), pause(3600))
+        gc.collect()
+        gc.disable()
+        try:
+            answer = openai()
+            assert next(answer) == "one"
+            del answer
+            assert server.exchanges[0].ended.wait(5)
+        finally:
+            gc.enable()
+
+    def test_the_repr_shows_the_state_and_no_key(self, openai: Ask) -> None:
+        """A stream's repr says what it is, and nothing secret."""
+        answer = openai(api_key="sk-secret")
+        assert repr(answer) == "<TokenStream provider='openai' open>"
+        next(answer)
+        assert "reading" in repr(answer)
+        answer.close()
+        assert "ended" in repr(answer)
+
+    def test_metrics_are_there_at_any_time(self, server: FakeServer, openai: Ask) -> None:
+        """The figures grow with the stream and stand still after its end."""
+        server.script(say("one two"))
+        answer = openai()
+        assert answer.metrics.ttft_ms is None
+        list(answer)
+        assert answer.metrics.deltas == 2
+        assert answer.metrics == answer.metrics
+
+    def test_the_request_id_is_the_providers(self, openai: Ask) -> None:
+        """The identifier for the provider's support is known once it has answered."""
+        answer = openai()
+        assert answer.wait_started(5)
+        assert (answer.request_id or "").startswith("req_fake_")
+        answer.close()
+
+    def test_the_request_id_is_unknown_before_the_answer(self, openai: Ask) -> None:
+        """Before the provider has answered there is no identifier."""
+        with WireServer(Connection.wait_closed) as silent:
+            answer = openai(base_url=silent.url)
+            assert answer.request_id is None
+            answer.close()
+
+
+class TestWaitStarted:
+    def test_returns_before_the_first_token(self, server: FakeServer, ask: Ask) -> None:
+        """The status is known while the model still thinks; nothing is taken from the loop."""
+        server.script(pause(3600), say("never"))
+        answer = ask()
+        assert answer.wait_started(5) is True
+        answer.close()
+
+    def test_takes_nothing_from_the_loop(self, server: FakeServer, ask: Ask) -> None:
+        """What had already arrived is delivered to the loop that follows."""
+        server.enqueue(status(503))
+        server.script(say("one two"))
+        answer = ask(retry=RetryPolicy(backoff_s=0.0), buffer_size=1)
+        assert answer.wait_started(5)
+        events = list(answer.events())
+        assert isinstance(events[0], Retrying)
+        assert answer.completion.text == "one two"
+        assert answer.wait_started(0)
+
+    def test_raises_what_the_provider_refused(self, server: FakeServer, ask: Ask) -> None:
+        """A view can still answer 429 when the provider does."""
+        server.script(status(429))
+        answer = ask(retry=RetryPolicy(max_retries=0))
+        with pytest.raises(RateLimitError):
+            answer.wait_started(5)
+        with pytest.raises(RateLimitError):
+            list(answer)
+
+    def test_says_when_it_is_still_open(self, ask: Ask) -> None:
+        """Without an answer in time it returns False, and the stream goes on."""
+        with WireServer(Connection.wait_closed) as silent:
+            answer = ask(base_url=silent.url)
+            assert answer.wait_started(0.01) is False
+            answer.close()
+
+    def test_the_streams_limits_count(self, ask: Ask) -> None:
+        """A limit that runs out while waiting is the stream's end."""
+        with WireServer(Connection.wait_closed) as silent:
+            answer = ask(base_url=silent.url, timeouts=Timeouts(first_token_s=0.02))
+            with pytest.raises(StreamTimeout, match="first_token_s"):
+                answer.wait_started()
+
+
+class TestTimeouts:
+    def test_a_first_token_that_never_comes(self, server: FakeServer, ask: Ask) -> None:
+        """Headers alone are no token: the limit runs until the first content."""
+        server.script(pause(3600))
+        with pytest.raises(StreamTimeout) as caught:
+            ask(timeouts=Timeouts(first_token_s=0.05)).text()
+        assert caught.value.phase == "first_token"
+        assert caught.value.limit_s == 0.05
+        assert caught.value.request_id is not None
+        assert caught.value.provider is not None
+
+    def test_a_stall_in_the_middle(self, server: FakeServer, ask: Ask) -> None:
+        """A provider that stops talking trips idle_s; what it had said is kept."""
+        server.script(say("one two"), pause(3600))
+        with pytest.raises(StreamTimeout) as caught:
+            ask(timeouts=Timeouts(idle_s=0.05)).text()
+        assert caught.value.phase == "idle"
+        assert caught.value.completion.text == "one two"
+
+    def test_pings_are_no_content(self, server: FakeServer, openai: Ask) -> None:
+        """Comments keep a connection open, but not the idle clock from running."""
+        pings = [action for _ in range(2000) for action in (raw(b": ping\n\n"), pause(0.01))]
+        server.script(say("one"), *pings)
+        with pytest.raises(StreamTimeout) as caught:
+            openai(timeouts=Timeouts(idle_s=0.1)).text()
+        assert caught.value.phase == "idle"
+
+    def test_all_waiting_together(self, ask: Ask) -> None:
+        """total_s ends a stream that is never idle for long."""
+        with FakeServer("word " * 10000, tokens_per_s=200) as slow:
+            answer = ask(
+                base_url=slow.base_url(ask().provider), timeouts=Timeouts(total_s=0.2, idle_s=10)
+            )
+            with pytest.raises(StreamTimeout) as caught:
+                answer.text()
+        assert caught.value.phase == "total"
+        assert caught.value.completion.text.startswith("word")
+
+    def test_a_slow_consumer_trips_nothing(self, server: FakeServer, openai: Ask) -> None:
+        """The clocks run only while the caller waits for the provider."""
+        server.script(say("one two three"))
+        limits = Timeouts(first_token_s=0.5, idle_s=0.05, total_s=0.5)
+        answer = openai(timeouts=limits, buffer_size=1)
+        waiting = threading.Event()
+        got = []
+        for token in answer:
+            got.append(token)
+            waiting.wait(0.1)
+        assert got == ["one", " two", " three"]
+
+    @pytest.mark.parametrize(
+        "limits",
+        [{"idle_s": 0}, {"first_token_s": -1}, {"total_s": "1"}, {"connect_s": None}],
+    )
+    def test_refuses_what_is_no_limit(self, limits: dict[str, Any]) -> None:
+        """A limit is a number of seconds above 0."""
+        with pytest.raises(ConfigurationError, match=next(iter(limits))):
+            Timeouts(**limits)
+
+
+class TestBackPressure:
+    @pytest.mark.parametrize("buffer_size", [1, 4])
+    def test_a_consumer_that_sleeps_stops_the_sender(self, openai: Ask, buffer_size: int) -> None:
+        """The server gets rid of what fits in the buffer and the kernel's, and no more."""
+        piece = "x" * 1_000_000 + " "
+        with FakeServer(piece * 60) as server:
+            answer = openai(base_url=server.base_url("openai"), buffer_size=buffer_size)
+            first = next(answer)
+            exchange = server.exchanges[0]
+            still = 0
+            seen = -1
+            while still < 25:  # the sender has not moved for a while
+                still = still + 1 if exchange.deltas_sent == seen else 0
+                seen = exchange.deltas_sent
+                assert not exchange.ended.wait(0.01), "the whole answer was sent to a sleeper"
+            assert exchange.deltas_sent < 40
+            rest = list(answer)
+        assert len(rest) == 60
+        assert len(first) + sum(map(len, rest)) == 60 * 1_000_001
+
+
+class TestErrors:
+    def test_a_missing_key_names_the_variable(self, provider: str) -> None:
+        """Without a key nothing is sent; the message says which variable to set."""
+        with pytest.raises(ConfigurationError, match=r"_API_KEY.*api_key=") as caught:
+            stream_sync("Hi", provider=provider)
+        assert caught.value.provider == provider
+
+    def test_a_key_from_the_environment_counts(
+        self, server: FakeServer, provider: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The vendor's own variables are read, for the key, the server and the model."""
+        monkeypatch.setenv(f"{provider.upper()}_API_KEY", "from-env")
+        monkeypatch.setenv(f"{provider.upper()}_MODEL", "model-from-env")
+        answer = stream_sync("Hi", provider=provider, base_url=server.base_url(provider))
+        assert answer.completion.model == "model-from-env"
+        assert "from-env" in str(server.exchanges[0].headers)
+
+    def test_a_bad_key_says_where_to_look(self, server: FakeServer, ask: Ask) -> None:
+        """A refused key is an AuthenticationError that names the variable and not the key."""
+        server.script(status(401, "no such key"))
+        with pytest.raises(AuthenticationError, match=r"no such key.*_API_KEY") as caught:
+            ask(api_key="sk-wrong").text()
+        assert "sk-wrong" not in str(caught.value)
+
+    def test_an_unknown_model_names_the_default(self, server: FakeServer, ask: Ask) -> None:
+        """A model that does not exist is answered with one that does."""
+        message = "The model `gpt-9` does not exist"
+        server.script(status(404, message, code="model_not_found"))
+        with pytest.raises(InvalidRequestError, match=r"does not exist.*default model.*_MODEL"):
+            ask(model="gpt-9").text()
+
+    def test_an_unknown_provider_lists_the_known(self) -> None:
+        """A misspelt provider is answered with the list."""
+        with pytest.raises(ConfigurationError, match="'opnai'.*openai, anthropic, gemini"):
+            stream_sync("Hi", provider="opnai", api_key="any")
+
+    def test_a_refused_connection_asks_for_the_address(self, ask: Ask) -> None:
+        """A server that is not there is a ConnectError, after the retries."""
+        with FakeServer() as gone:
+            url = gone.url
+        with pytest.raises(ConnectError, match="is the address right") as caught:
+            ask(base_url=url, retry=RetryPolicy(max_retries=1, backoff_s=0)).text()
+        assert caught.value.retryable
+
+    @pytest.mark.parametrize(
+        ("arguments", "complaint"),
+        [
+            ({"prompt": 1}, "prompt must be a str, not int"),
+            ({"prompt": None}, "nothing to ask"),
+            ({"model": 3}, "model must be a str"),
+            ({"messages": "Hi"}, "messages must be a list"),
+            ({"messages": [{"role": "wizard", "content": "x"}]}, "wizard"),
+            ({"temperature": "hot"}, "temperature"),
+            ({"temperature": -1}, "temperature"),
+            ({"max_tokens": 0}, "max_tokens"),
+            ({"api_key": 7}, "api_key must be a str"),
+            ({"api_key": "a\r\nX: y"}, "line break"),
+            ({"base_url": "ftp://example.org"}, "https://host"),
+            ({"headers": {"X-A": "a\r\nX-B: b"}}, "X-A"),
+            ({"headers": [("X-A", "a")]}, "headers must be a dict"),
+            ({"session": object()}, "requests.Session"),
+            ({"buffer_size": 0}, "buffer_size"),
+            ({"timeouts": 5}, r"timeouts=Timeouts\(\.\.\.\)"),
+            ({"retry": 3}, r"retry=RetryPolicy\(\.\.\.\)"),
+            ({"tools": [3]}, "a tool must be"),
+            ({"stop": 3}, "stop"),
+        ],
+    )
+    def test_a_wrong_argument_is_named_before_anything_is_sent(
+        self, server: FakeServer, arguments: dict[str, Any], complaint: str
+    ) -> None:
+        """The call itself raises, and the message says which argument is wrong and how."""
+        given = {"prompt": "Hi", "api_key": "any", "base_url": server.base_url("openai")}
+        with pytest.raises(ConfigurationError, match=complaint):
+            stream_sync(**{**given, **arguments})
+        assert server.exchanges == []
+
+    def test_an_error_inside_the_stream_keeps_what_was_said(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """An error after content ends the stream, and the partial answer comes with it."""
+        server.script(say("one two"), fail(529, "overloaded"))
+        with pytest.raises(APIError, match="overloaded") as caught:
+            ask().text()
+        assert caught.value.completion.text == "one two"
+        assert len(server.exchanges) == 1
+
+    def test_a_cut_is_never_a_finished_answer(self, server: FakeServer, ask: Ask) -> None:
+        """Without the provider's own end the answer is lost, not finished."""
+        server.script(say("one two"), call_tool("f", '{"a": 1'), cut())
+        with pytest.raises(ConnectionLost) as caught:
+            ask(retry=RetryPolicy(max_retries=0)).text()
+        assert caught.value.completion.text == "one two"
+        assert caught.value.completion.finish_reason is None
+
+    def test_errors_carry_no_frames_that_hold_the_key(self, server: FakeServer, ask: Ask) -> None:
+        """No local variable on the error's traceback, and nothing chained to it, has the key."""
+        server.script(status(400, "no"))
+        with pytest.raises(StreamError) as caught:
+            ask(api_key="sk-secret-key").text()
+        error = caught.value
+        assert error.__cause__ is None
+        assert error.__context__ is None
+        traceback = error.__traceback__
+        while traceback is not None:
+            if "llm_sse" in traceback.tb_frame.f_code.co_filename:
+                assert "sk-secret-key" not in repr(traceback.tb_frame.f_locals)
+            traceback = traceback.tb_next
+
+
+class TestRetries:
+    @pytest.mark.parametrize("code", [408, 409, 429, 500, 502, 503, 529])
+    def test_passing_failures_are_asked_again(
+        self, server: FakeServer, ask: Ask, code: int
+    ) -> None:
+        """A failure that may pass is repeated, and an event says so."""
+        server.enqueue(status(code))
+        server.script(say("fine"))
+        events = list(ask(retry=RetryPolicy(backoff_s=0)).events())
+        retries = [event for event in events if isinstance(event, Retrying)]
+        assert [retry.attempt for retry in retries] == [1]
+        assert str(code) in retries[0].error
+        assert TextDelta("fine") in events
+
+    @pytest.mark.parametrize("code", [400, 401, 403, 404, 422])
+    def test_final_failures_are_not(self, server: FakeServer, ask: Ask, code: int) -> None:
+        """What cannot succeed is not tried again."""
+        server.script(status(code))
+        with pytest.raises(APIError) as caught:
+            ask().text()
+        assert caught.value.status == code
+        assert len(server.exchanges) == 1
+
+    def test_an_error_before_the_first_content_is_asked_again(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """An overload that comes inside a 200 stream, before any content, is retried."""
+        server.enqueue(fail(529, "overloaded"))
+        server.script(say("fine"))
+        assert ask(retry=RetryPolicy(backoff_s=0)).text() == "fine"
+
+    def test_the_retries_are_bounded(self, server: FakeServer, ask: Ask) -> None:
+        """A server that says no for ever is asked max_retries times more, and no more."""
+        server.script(status(503))
+        with pytest.raises(APIError):
+            ask(retry=RetryPolicy(max_retries=3, backoff_s=0)).text()
+        assert len(server.exchanges) == 4
+
+    def test_the_wish_of_the_provider_is_respected(self, server: FakeServer, openai: Ask) -> None:
+        """Retry-After is the least that is waited."""
+        server.enqueue(status(429, headers={"Retry-After": "0.05"}))
+        server.script(say("fine"))
+        events = list(openai(retry=RetryPolicy(backoff_s=0)).events())
+        assert isinstance(events[0], Retrying)
+        assert events[0].delay_s == pytest.approx(0.05)
+
+    def test_close_ends_the_wait_between_attempts(self, server: FakeServer, openai: Ask) -> None:
+        """A stream that waits for its next attempt is closed at once."""
+        server.script(status(429, headers={"Retry-After": "3600"}))
+        answer = openai(retry=RetryPolicy(max_backoff_s=3600))
+        events = answer.events()
+        assert isinstance(next(events), Retrying)
+        answer.close()
+        until(lambda: not _threads())
+
+
+class TestConnections:
+    def test_streams_one_after_the_other_share_a_connection(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """A finished stream gives its connection back before its loop ends."""
+        for _ in range(20):
+            ask().text()
+        assert {exchange.connection for exchange in server.exchanges} == {1}
+
+    def test_a_session_of_the_callers_own_is_used_as_it_is(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """Its headers and adapters count; it is neither changed nor closed."""
+        with requests.Session() as session:
+            session.headers["X-Mine"] = "yes"
+            before = dict(session.headers)
+            ask(session=session).text()
+            assert server.exchanges[0].headers["x-mine"] == "yes"
+            server.script(say("one"), pause(3600))
+            answer = ask(session=session)
+            assert next(answer) == "one"
+            answer.close()
+            assert server.exchanges[1].ended.wait(5)
+            assert dict(session.headers) == before
+
+    def test_the_callers_headers_win(self, server: FakeServer, ask: Ask) -> None:
+        """headers= adds headers, and replaces ours where the names are the same."""
+        ask(headers={"X-Mine": "yes", "authorization": "Bearer other", "x-api-key": "other",
+                     "x-goog-api-key": "other"}).text()  # fmt: skip
+        headers = server.exchanges[0].headers
+        assert headers["x-mine"] == "yes"
+        assert "any" not in str(headers)
+
+    def test_netrc_cannot_touch_the_credentials(
+        self, server: FakeServer, ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A ~/.netrc entry for the host neither replaces the key nor adds another header."""
+        netrc = tmp_path / "netrc"
+        netrc.write_text("machine 127.0.0.1 login me password hunter2\n")
+        monkeypatch.setenv("NETRC", str(netrc))
+        ask(api_key="the-key").text()
+        headers = server.exchanges[0].headers
+        assert "the-key" in str(headers)
+        assert "basic" not in headers.get("authorization", "").lower()
+
+    def test_a_redirect_is_refused(self, ask: Ask) -> None:
+        """Keys do not follow redirects."""
+
+        def redirect(connection: Connection) -> None:
+            location = {"Location": "http://example.org/?secret=1"}
+            connection.send(head(307, location, framing="0"))
+
+        with WireServer(redirect) as server:
+            with pytest.raises(ConfigurationError, match="redirects.*example.org") as caught:
+                ask(base_url=server.url).text()
+            assert "secret" not in str(caught.value)
+            assert len(server.requests) == 1
+
+    def test_a_connection_that_the_server_closed_is_replaced(
+        self, openai: Ask
+    ) -> None:
+        """A server that closes after every reply, although it promised not to, goes unnoticed."""
+        body = (
+            b'data: {"choices":[{"delta":{"content":"fine"},"finish_reason":"stop"}]}\n\n'
+            b"data: [DONE]\n\n"
+        )
+
+        def hang_up(connection: Connection) -> None:
+            connection.sock.close()
+
+        answer = stream([body])
+        with WireServer(answer, hang_up, answer) as server:
+            retry = RetryPolicy(max_retries=0)
+            assert openai(base_url=server.url, retry=retry).text() == "fine"
+            assert openai(base_url=server.url, retry=retry).text() == "fine"
+            assert server.connections == 2
+            assert len(server.requests) == 3
+
+
+class TestMessages:
+    def test_a_conversation_reaches_the_provider(self, server: FakeServer, ask: Ask) -> None:
+        """Messages, a system text and a prompt become one request."""
+        ask(
+            "And now?",
+            system="Be brief.",
+            messages=[
+                {"role": "user", "content": "Hi"},
+                {"role": "assistant", "content": "Hello."},
+            ],
+            max_tokens=7,
+            temperature=0.5,
+            top_p=0.9,
+            stop=["END"],
+            extra_body={"metadata": {"user": "me"}},
+        ).text()
+        body = server.exchanges[0].body.decode()
+        for word in ("And now?", "Be brief.", "Hello.", "0.5", "0.9", "END", '"user":"me"'):
+            assert word in body
+
+
+class TestPerProvider:
+    @pytest.mark.parametrize("function", [stream_openai, stream_anthropic, stream_gemini])
+    def test_each_provider_has_a_function_of_its_own(
+        self, server: FakeServer, function: Ask
+    ) -> None:
+        """stream_openai and its siblings are stream_sync with the provider filled in."""
+        name = function.__name__.removeprefix("stream_")
+        answer = function("Hi", base_url=server.base_url(name), api_key="any")
+        assert answer.provider == name
+        assert answer.text().startswith("Server-sent")
+
+
+class TestUnknown:
+    def test_what_a_newer_provider_sends_is_not_lost(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """JSON that is no chunk at all comes out as Unknown, and the stream goes on."""
+        server.script(raw(b"data: [1, 2]\n\n"), say("fine"))
+        events = list(openai().events())
+        assert Unknown("message", [1, 2]) in events
+        assert TextDelta("fine") in events
+
+
+class TestInterpreterExit:
+    def test_a_live_stream_does_not_keep_the_interpreter(self, server: FakeServer) -> None:
+        """A script that ends in mid-stream ends: no hang, no traceback."""
+        server.script(say("one"), pause(3600))
+        script = (
+            "from llm_sse import stream_openai\n"
+            f"stream = stream_openai('Hi', base_url={server.base_url('openai')!r}, api_key='any')\n"
+            "print(next(stream))\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-X", "dev", "-c", script],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert (done.returncode, done.stdout, done.stderr) == (0, "one\n", "")
+
+
+def _threads() -> list[str]:
+    names = [thread.name for thread in threading.enumerate()]
+    return [name for name in names if name.startswith("llm-sse-") and name != "llm-sse-fake"]

@@ -1,0 +1,379 @@
+from __future__ import annotations
+
+import gzip
+import os
+import socket
+import ssl
+import threading
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import trustme
+
+from llm_sse import RetryPolicy, Timeouts, TokenStream, stream_openai
+from llm_sse.errors import (
+    APIError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    ProtocolError,
+    StreamTimeout,
+)
+from llm_sse.sync.transport import shared_session
+from llm_sse.testing import FakeServer
+from tests.helpers import until
+from tests.wire import Connection, WireServer, head, stream
+
+_ONE = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
+_END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+_ONCE = RetryPolicy(max_retries=0)
+
+
+def _ask(url: str, **arguments: object) -> TokenStream:
+    given = {"base_url": url, "api_key": "any", "retry": _ONCE, **arguments}
+    return stream_openai("Hi", **given)
+
+
+class TestFraming:
+    @pytest.mark.parametrize("framing", ["chunked", "close", "length"])
+    def test_a_delta_is_delivered_before_the_next_is_sent(self, framing: str) -> None:
+        """In every framing a delta arrives although the server waits until it was read."""
+        was_read = threading.Event()
+
+        def respond(connection: Connection) -> None:
+            body = _ONE + _END
+            how = str(len(body)) if framing == "length" else framing
+            connection.send(head(200, {"Content-Type": "text/event-stream"}, framing=how))
+            write = connection.chunk if framing == "chunked" else connection.send
+            write(_ONE)
+            assert was_read.wait(10)
+            write(_END)
+            if framing == "chunked":
+                connection.chunk(b"")
+
+        respond.closes = framing == "close"  # type: ignore[attr-defined]
+        with WireServer(respond) as server:
+            answer = _ask(server.url)
+            assert next(answer) == "one"
+            was_read.set()
+            assert list(answer) == []
+            assert answer.completion.finish_reason == "stop"
+
+    def test_one_dribbled_chunk_is_delivered_as_it_comes(self) -> None:
+        """A delta is not held back until its HTTP chunk is complete."""
+        was_read = threading.Event()
+
+        def respond(connection: Connection) -> None:
+            connection.send(head(200, framing="chunked"))
+            connection.send(b"%x\r\n" % len(_ONE + _END) + _ONE)
+            assert was_read.wait(10)
+            connection.send(_END + b"\r\n0\r\n\r\n")
+
+        with WireServer(respond) as server:
+            answer = _ask(server.url)
+            assert next(answer) == "one"
+            was_read.set()
+            assert list(answer) == []
+
+    @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
+    def test_a_compressed_stream_is_decoded_all_the_same(self, encoding: str) -> None:
+        """identity is asked for; what comes compressed is read all the same."""
+        body = (gzip.compress if encoding == "gzip" else zlib.compress)(_ONE + _END)
+        respond = stream([body[:20], body[20:]], headers={"Content-Encoding": encoding})
+        with WireServer(respond) as server:
+            assert _ask(server.url).text() == "one"
+            assert b"Accept-Encoding: identity" in server.requests[0]
+
+    def test_broken_compression_is_a_protocol_error(self) -> None:
+        """Bytes that cannot be decompressed are not the end of the answer."""
+        respond = stream([b"this is not gzip"], headers={"Content-Encoding": "gzip"})
+        with WireServer(respond) as server, pytest.raises(ProtocolError, match="compression"):
+            _ask(server.url).text()
+
+
+class TestEndings:
+    def test_the_connection_of_a_server_that_does_not_end_the_body_is_given_up(self) -> None:
+        """After the provider's last event a body that stays open is waited for a moment only."""
+        respond = stream([_ONE, _END], then=Connection.wait_closed)
+        with WireServer(respond) as server:
+            answer = _ask(server.url)
+            assert answer.text() == "one"
+            assert answer.completion.finish_reason == "stop"
+            assert _ask(server.url).text() == "one"
+            assert server.connections == 2
+
+    def test_what_follows_the_last_event_does_not_count(self) -> None:
+        """Data after [DONE] is neither delivered nor an error."""
+        with WireServer(stream([_ONE, _END, _ONE, b"data: {broken\n\n"])) as server:
+            assert _ask(server.url).text() == "one"
+
+    def test_a_flood_after_the_last_event_is_not_read(self) -> None:
+        """More than a little after the end costs the connection, not the answer."""
+
+        def flood(connection: Connection) -> None:
+            for _ in range(1000):
+                connection.chunk(b": flood\n" * 8192)
+
+        with WireServer(stream([_ONE, _END], then=flood)) as server:
+            assert _ask(server.url).text() == "one"
+
+    def test_an_unfinished_last_event_is_decoded(self) -> None:
+        """A provider's last event without its blank line counts."""
+        with WireServer(stream([_ONE, _END.rstrip()], framing="close")) as server:
+            assert _ask(server.url).completion.finish_reason == "stop"
+
+    def test_a_cut_in_an_event_is_a_lost_connection(self) -> None:
+        """Half an event is not an event, and not a protocol error either."""
+        with (
+            WireServer(stream([_ONE, _ONE[:30]], framing="close")) as server,
+            pytest.raises(ConnectionLost) as caught,
+        ):
+            _ask(server.url).text()
+        assert caught.value.completion.text == "one"
+
+    def test_a_reset_is_a_lost_connection(self) -> None:
+        """A connection that is reset in mid-answer loses the rest, not what had arrived."""
+        was_read = threading.Event()
+
+        def reset(connection: Connection) -> None:
+            assert was_read.wait(10)
+            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
+            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
+
+        with WireServer(stream([_ONE], then=reset)) as server:
+            answer = _ask(server.url)
+            assert next(answer) == "one"
+            was_read.set()
+            with pytest.raises(ConnectionLost, match="broke") as caught:
+                next(answer)
+        assert caught.value.completion.text == "one"
+
+    def test_a_finish_reason_survives_a_cut_that_takes_the_rest(self) -> None:
+        """Where the answer itself was complete, a missing end of the body is no loss."""
+        finish = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
+        cut = stream([_ONE, finish], then=lambda connection: None)
+        with WireServer(cut) as server:
+            assert _ask(server.url).completion.finish_reason == "length"
+
+    def test_invalid_json_is_a_protocol_error(self) -> None:
+        """An event that is no JSON ends the stream; what had arrived is kept."""
+        with (
+            WireServer(stream([_ONE, b"data: {broken\n\n", _END])) as server,
+            pytest.raises(ProtocolError, match="broken") as caught,
+        ):
+            _ask(server.url).text()
+        assert caught.value.completion.text == "one"
+
+    def test_a_page_is_not_an_answer(self) -> None:
+        """HTML with status 200 is no event stream, and the message shows how it begins."""
+        page = [b"<!DOCTYPE html>\n<title>Log in to the Wi-Fi</title>\n"]
+        with (
+            WireServer(stream(page, headers={"Content-Type": "text/html"})) as server,
+            pytest.raises(ProtocolError, match=r"text/html.*base_url.*Log in"),
+        ):
+            _ask(server.url).text()
+
+    @pytest.mark.parametrize(
+        "outside",
+        [
+            b'{"error": {"message": "all wrong", "code": 503}}',
+            b'{\n  "error": {\n    "code": 503,\n    "message": "all wrong"\n  }\n}\n',
+            b'error: {"code": 503, "message": "all wrong"}\n',
+        ],
+    )
+    def test_an_error_outside_of_any_event_is_found(self, outside: bytes) -> None:
+        """An error that a failing server prints into the body is the provider's no."""
+        with (
+            WireServer(stream([_ONE, outside], framing="close")) as server,
+            pytest.raises(APIError, match="all wrong") as caught,
+        ):
+            _ask(server.url).text()
+        assert caught.value.status == 503
+        assert caught.value.completion.text == "one"
+
+    def test_a_body_without_any_byte_is_a_lost_connection(self) -> None:
+        """An empty 200 is no answer."""
+        with WireServer(stream([])) as server, pytest.raises(ConnectionLost):
+            _ask(server.url).text()
+
+    def test_an_error_body_is_read_within_bounds(self) -> None:
+        """An endless error page is cut, and is an error all the same."""
+
+        def page(connection: Connection) -> None:
+            connection.send(head(502, framing="chunked"))
+            for _ in range(100):
+                connection.chunk(b"x" * 65536)
+
+        with WireServer(page) as server, pytest.raises(APIError) as caught:
+            _ask(server.url).text()
+        assert caught.value.status == 502
+        assert len(str(caught.value)) < 5000
+
+
+class TestConnecting:
+    def test_a_server_that_hangs_up_before_it_answers(self) -> None:
+        """A connection that closes without any answer is a lost one."""
+        with (
+            WireServer(lambda connection: connection.sock.close()) as server,
+            pytest.raises(ConnectionLost, match="before it answered"),
+        ):
+            _ask(server.url).text()
+
+    def test_a_name_that_nobody_knows(self) -> None:
+        """A name that cannot be resolved is a ConnectError that shows it."""
+        with pytest.raises(ConnectError, match=r"nowhere\.invalid"):
+            _ask("http://nowhere.invalid/v1").text()
+
+    def test_a_listener_that_does_not_accept(self) -> None:
+        """Where nobody answers the connection attempt, connect_s ends it."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            address = listener.getsockname()
+            with _filled(address):
+                limits = Timeouts(connect_s=0.1)
+                with pytest.raises(StreamTimeout) as caught:
+                    _ask(f"http://127.0.0.1:{address[1]}", timeouts=limits).text()
+        assert caught.value.phase == "connect"
+        assert caught.value.limit_s == 0.1
+
+    def test_close_ends_a_connection_attempt(self) -> None:
+        """A stream that is closed while it connects frees its thread at once."""
+        with socket.socket() as listener:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            address = listener.getsockname()
+            with _filled(address):
+                answer = _ask(f"http://127.0.0.1:{address[1]}", timeouts=Timeouts(connect_s=60))
+                until(lambda: answer._reader.channel._interrupt is not None)
+                answer.close()
+                thread = answer._reader.thread
+                assert thread is not None
+                thread.join(5)
+                assert not thread.is_alive()
+
+    def test_the_shared_session_keeps_no_cookies(self, server: FakeServer) -> None:
+        """What one answer sets is not sent with the next question."""
+        respond = stream([_ONE, _END], headers={"Set-Cookie": "id=1; Path=/"})
+        with WireServer(respond) as wire:
+            _ask(wire.url).text()
+            _ask(wire.url).text()
+            assert b"cookie" not in wire.requests[1].lower()
+        assert len(shared_session().cookies) == 0
+
+    def test_connections_are_kept_alive_by_probes(self) -> None:
+        """A dead peer is noticed by the system's keep-alive probes."""
+
+        def alive(connection: Connection) -> None:
+            stream([_ONE], then=Connection.wait_closed)(connection)
+
+        with WireServer(alive) as server:
+            answer = _ask(server.url)
+            next(answer)
+            probed = []
+            for sock in _open_sockets():
+                with sock:
+                    probed.append(sock.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1)
+            assert probed.count(True) == 1
+            answer.close()
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_child_has_a_session_of_its_own(self, server: FakeServer) -> None:
+        """After a fork the child neither uses its parent's connections nor hangs on its locks."""
+        _ask(server.base_url("openai")).text()
+        child = os.fork()
+        if child == 0:
+            status = 1
+            try:
+                status = int(_ask(server.base_url("openai")).text() == "")
+            finally:
+                os._exit(status)
+        assert os.waitpid(child, 0)[1] == 0
+        assert _ask(server.base_url("openai")).text() != ""
+        assert [exchange.connection for exchange in server.exchanges] == [1, 2, 1]
+
+
+class TestTLS:
+    @pytest.fixture
+    def authority(self) -> trustme.CA:
+        """A certificate authority that nobody knows."""
+        return trustme.CA()
+
+    @pytest.fixture
+    def url(self, authority: trustme.CA) -> Iterator[str]:
+        """A server with a certificate of that authority."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        authority.issue_cert("localhost").configure_cert(context)
+
+        with WireServer(stream([_ONE, _END]), context=context) as server:
+            yield server.url.replace("http://127.0.0.1", "https://localhost")
+
+    def test_streams_over_tls(
+        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A certificate of an authority named in REQUESTS_CA_BUNDLE is trusted."""
+        bundle = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(bundle))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        assert _ask(url).text() == "one"
+
+    def test_verifies_certificates(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A certificate of an unknown authority ends the attempt, for good."""
+        monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
+        monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
+        with pytest.raises(ConnectError, match="REQUESTS_CA_BUNDLE") as caught:
+            _ask(url).text()
+        assert not caught.value.retryable
+
+
+class TestBaseURL:
+    def test_trailing_slashes_do_not_matter(self, server: FakeServer) -> None:
+        """A base URL means the same with and without a slash at its end."""
+        _ask(server.base_url("openai") + "//").text()
+        assert server.exchanges[0].path == "/v1/chat/completions"
+
+    @pytest.mark.parametrize("url", ["localhost:8080", "file:///etc/passwd", "http://", "http://a b"])
+    def test_must_be_an_http_url(self, url: str) -> None:
+        """What is no http or https URL is refused at once."""
+        with pytest.raises(ConfigurationError, match="base_url"):
+            _ask(url)
+
+
+class _filled:  # noqa: N801
+    """Fill a listener's backlog, so that the next connection attempt waits."""
+
+    def __init__(self, address: tuple[str, int]) -> None:
+        self._address = address
+        self._sockets: list[socket.socket] = []
+
+    def __enter__(self) -> None:
+        for _ in range(8):
+            sock = socket.socket()
+            sock.setblocking(False)
+            sock.connect_ex(self._address)
+            self._sockets.append(sock)
+
+    def __exit__(self, *_: object) -> None:
+        for sock in self._sockets:
+            sock.close()
+
+
+def _open_sockets() -> Iterator[socket.socket]:
+    """Duplicate every connected TCP socket of this process."""
+    found = [name for name in os.listdir("/proc/self/fd") if _link(name).startswith("socket:")]
+    for name in found:
+        sock = socket.socket(fileno=os.dup(int(name)))
+        if sock.type == socket.SOCK_STREAM and sock.family == socket.AF_INET:
+            yield sock
+        else:
+            sock.close()
+
+
+def _link(name: str) -> str:
+    try:
+        return os.readlink(f"/proc/self/fd/{name}")
+    except OSError:
+        return ""
