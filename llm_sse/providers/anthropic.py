@@ -59,6 +59,7 @@ from .base import (
     lenient_decode,
     merge,
     normalised,
+    plain_decode,
     then_raise,
 )
 
@@ -262,8 +263,12 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
 
 def _blocks(message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
+        if not message.tool_call_id:
+            raise ConfigurationError("anthropic needs the tool_call_id of a tool message")
         content = _text_blocks(message)
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}]
+    if message.name:
+        raise ConfigurationError("anthropic takes no name of a speaker; write it into the text")
     blocks = _text_blocks(message)
     for call in message.tool_calls or []:
         id_, name, arguments = json_arguments(call)
@@ -322,16 +327,17 @@ class _Decoder:
         self._tools: dict[int, ToolCallBuilder] = {}
         self._whole_input: dict[int, Any] = {}
         self._called = 0
-        self._good_calls = 0
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
         """Return what one wire event means."""
         if self.done or not sse.data:
             return ()
+        if sse.event == "error":
+            return self._fail(plain_decode(sse.data))
         wire = lenient_decode(sse.data, _Event, _decode_event)
         if not isinstance(wire, _Event):
             return (Unknown(sse.event, wire),)
-        kind = wire.type
+        kind = wire.type or sse.event
         if kind == "content_block_delta":
             return self._delta(wire, sse.data)
         if kind == "content_block_start":
@@ -339,9 +345,7 @@ class _Decoder:
         if kind == "content_block_stop":
             return self._close(wire.index)
         if kind == "message_delta":
-            self._overlay(wire.usage)
-            if wire.delta is not None:
-                self._stop(wire.delta)
+            self._message_delta(wire.delta or _Delta(), wire.usage)
             return ()
         if kind == "message_start":
             return self._message_start(wire.message or _Message())
@@ -349,11 +353,9 @@ class _Decoder:
             return self._finish()
         if kind == "ping":
             return ()
-        if kind == "error" or wire.error or sse.event == "error":
-            self.done = True
-            error = self._provider.stream_error(msgspec.json.decode(sse.data))
-            return then_raise(self._saved(), error)
-        return (Unknown(kind or sse.event, msgspec.json.decode(sse.data)),)
+        if kind == "error" or wire.error:
+            return self._fail(msgspec.json.decode(sse.data))
+        return (Unknown(kind, msgspec.json.decode(sse.data)),)
 
     def end(self) -> Iterable[Event]:
         """The body ended: after `message_stop`, or too early."""
@@ -361,6 +363,10 @@ class _Decoder:
             return ()
         self.done = True
         return then_raise(self._saved(), end_of_body(self._provider.name))
+
+    def _fail(self, decoded: Any) -> Iterable[Event]:
+        self.done = True
+        return then_raise(self._saved(), self._provider.stream_error(decoded))
 
     def _message_start(self, message: _Message) -> list[Event]:
         events: list[Event] = []
@@ -386,7 +392,8 @@ class _Decoder:
             if block.thinking or block.signature:
                 events.append(ReasoningDelta(block.thinking or "", block.signature or None))
         elif block.type == "redacted_thinking":
-            events.append(ReasoningDelta(redacted=block.data))
+            if block.data:
+                events.append(ReasoningDelta(redacted=block.data))
         elif block.type == "tool_use":
             events += self._close(index)
             call = ToolCallBuilder(self._called, block.id, block.name or "")
@@ -430,9 +437,7 @@ class _Decoder:
         if not call.pieces and whole is not None:
             call.pieces.append(msgspec.json.encode(whole).decode())
             events.append(ToolCallDelta(call.index, arguments=call.text))
-        built = call.build()
-        self._good_calls += built.error is None
-        return [*events, built]
+        return [*events, call.build()]
 
     def _overlay(self, usage: dict[str, Any] | None) -> None:
         """Later figures are cumulative; a null says nothing."""
@@ -440,7 +445,8 @@ class _Decoder:
             if value is not None or name not in self._usage:
                 self._usage[name] = value
 
-    def _stop(self, delta: _Delta) -> None:
+    def _message_delta(self, delta: _Delta, usage: dict[str, Any] | None) -> None:
+        self._overlay(usage)
         self.raw_finish_reason = delta.stop_reason or self.raw_finish_reason
         if isinstance(delta.stop_details, dict):
             explanation = delta.stop_details.get("explanation")
@@ -451,7 +457,7 @@ class _Decoder:
         for_end: list[Event] = []
         for index in sorted(self._tools):
             for_end += self._close(index)
-        reason = normalised(self.raw_finish_reason, _REASONS, called_tools=self._good_calls > 0)
+        reason = normalised(self.raw_finish_reason, _REASONS, called_tools=self._called > 0)
         return [*for_end, *self._saved(), Finish(reason, self.raw_finish_reason, self._message)]
 
     def _saved(self) -> list[Event]:
@@ -519,17 +525,14 @@ class _Encoder:
             return self._whole_call(event)
         if isinstance(event, Citation):
             return self._block("text", {"text": ""}) + self._delta(
-                {"type": "citations_delta", "citation": event.raw}
+                {"type": "citations_delta", "citation": event.raw or _citation_object(event)}
             )
         if isinstance(event, Usage):
-            self._usage = event.raw or {
-                "input_tokens": event.input_tokens or 0,
-                "output_tokens": event.output_tokens or 0,
-            }
+            self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Finish):
             return self._finish(event)
         elif isinstance(event, Unknown):
-            return self._close() + _wire({"type": event.kind, **_fields(event.data)})
+            return self._close() + _wire(_unknown_object(event))
         return b""
 
     def error(self, error: APIError) -> bytes:
@@ -553,12 +556,13 @@ class _Encoder:
         if event.redacted is not None:
             block = {"type": "redacted_thinking", "data": event.redacted}
             return self._close() + self._block("redacted_thinking", block) + self._close()
+        if event.text and event.signature is not None:
+            block = {"thinking": event.text, "signature": event.signature}
+            return self._close() + self._block("thinking", block)
         out = self._block("thinking", {"thinking": "", "signature": ""})
-        if event.text:
-            out += self._delta({"type": "thinking_delta", "thinking": event.text})
         if event.signature is not None:
-            out += self._delta({"type": "signature_delta", "signature": event.signature})
-        return out
+            return out + self._delta({"type": "signature_delta", "signature": event.signature})
+        return out + self._delta({"type": "thinking_delta", "thinking": event.text})
 
     def _text(self, kind: str, text: str) -> bytes:
         return self._block(kind, {"text": ""}) + self._delta({"type": "text_delta", "text": text})
@@ -613,12 +617,34 @@ class _Encoder:
         return _wire({"type": "content_block_stop", "index": self._index})
 
 
-def _fields(data: Any) -> dict[str, Any]:
-    return (
-        {name: value for name, value in data.items() if name != "type"}
-        if isinstance(data, dict)
-        else {}
-    )
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    """Write `usage` from the normalised figures, the cached tokens beside the others."""
+    cached = usage.cached_input_tokens
+    raw: dict[str, Any] = {
+        "input_tokens": (usage.input_tokens or 0) - (cached or 0),
+        "output_tokens": usage.output_tokens or 0,
+    }
+    if cached is not None:
+        raw["cache_read_input_tokens"] = cached
+    if usage.reasoning_tokens is not None:
+        raw["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
+    return raw
+
+
+def _citation_object(citation: Citation) -> dict[str, Any]:
+    return {
+        "type": "web_search_result_location",
+        "url": citation.url,
+        "title": citation.title,
+        "cited_text": citation.text,
+    }
+
+
+def _unknown_object(event: Unknown) -> dict[str, Any]:
+    """Return an event as it came; what came without a type is wrapped."""
+    if isinstance(event.data, dict) and isinstance(event.data.get("type"), str):
+        return event.data
+    return {"type": event.kind, "data": event.data}
 
 
 def _wire(fields: dict[str, Any]) -> bytes:

@@ -17,14 +17,20 @@ import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest, Message, check_header
 from ..completion import Completion
-from ..errors import APIError, ConfigurationError, ConnectionLost, ProtocolError
+from ..errors import (
+    APIError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionLost,
+    ProtocolError,
+)
 from ..events import Event, FinishReason, ToolCall
 from ..sse import ServerSentEvent, SSEDecoder
 
@@ -40,6 +46,7 @@ __all__ = [
     "lenient_convert",
     "lenient_decode",
     "merge",
+    "plain_decode",
     "retry_after_s",
     "then_raise",
 ]
@@ -243,7 +250,7 @@ class Provider(ABC):
         if wish in ("true", "false"):
             retryable = wish == "true"
         text = f"{self.name} answered {status}: {message or 'no message'}"
-        if cls.__name__ == "AuthenticationError":
+        if cls is AuthenticationError:
             text += f" (check {' or '.join(self.key_env)} or api_key=...)"
         elif unknown_model:
             text += (
@@ -333,12 +340,13 @@ def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) 
         ProtocolError: It is not JSON.
     """
     try:
-        return decoder.decode(data)
-    except msgspec.ValidationError:
-        value = msgspec.json.decode(data)
-        return lenient_convert(value, type_) if isinstance(value, dict) else value
+        try:
+            return decoder.decode(data)
+        except msgspec.ValidationError:
+            value = msgspec.json.decode(data)  # a wrong type may stand before a syntax error
     except (msgspec.DecodeError, RecursionError) as error:
         raise ProtocolError(f"not valid JSON in the stream: {error}: {data[:200]!r}") from None
+    return lenient_convert(value, type_) if isinstance(value, dict) else value
 
 
 def lenient_convert(value: Any, type_: Any) -> Any:
@@ -348,20 +356,35 @@ def lenient_convert(value: Any, type_: Any) -> Any:
     except msgspec.ValidationError:
         pass
     for option in (type_, *get_args(type_)):
-        if isinstance(option, type) and issubclass(option, Struct) and isinstance(value, dict):
-            hints = get_type_hints(option)
-            fields = {
-                field.name: converted
-                for field in msgspec.structs.fields(option)
-                if field.encode_name in value
-                and (converted := lenient_convert(value[field.encode_name], hints[field.name]))
-                is not None
-            }
-            return option(**fields)
-        if getattr(option, "__origin__", None) is list and isinstance(value, list):
+        if isinstance(value, list) and get_origin(option) is list:
             items = (lenient_convert(item, get_args(option)[0]) for item in value)
             return [item for item in items if item is not None]
+        if isinstance(value, dict) and _is_struct(option):
+            return option(**_lenient_fields(value, option))
     return None
+
+
+def _is_struct(option: Any) -> bool:
+    """Whether a type is a struct; on 3.10 `dict[str, Any]` passes for a class, but is none."""
+    return get_origin(option) is None and isinstance(option, type) and issubclass(option, Struct)
+
+
+def _lenient_fields(value: dict[str, Any], type_: type[Struct]) -> dict[str, Any]:
+    hints = get_type_hints(type_)
+    converted = {
+        field.name: lenient_convert(value[field.encode_name], hints[field.name])
+        for field in msgspec.structs.fields(type_)
+        if field.encode_name in value
+    }
+    return {name: field for name, field in converted.items() if field is not None}
+
+
+def plain_decode(data: str) -> Any:
+    """Decode what is said to be an error: its JSON, or the text itself where it is none."""
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError):
+        return data
 
 
 def error_text(error: Any) -> tuple[str, str | None]:
@@ -380,7 +403,7 @@ def error_text(error: Any) -> tuple[str, str | None]:
     if isinstance(inner, dict):
         return error_text(inner)
     if isinstance(inner, str):
-        code = error.get("code")
+        code = error.get("code") or error.get("error_type")
         return inner, str(code) if code else None
     for name in ("message", "detail", "msg", "error_message"):
         if value := error.get(name):
@@ -399,7 +422,7 @@ def decode_body(body: bytes) -> Any:
     for candidate in candidates:
         try:
             return msgspec.json.decode(candidate)
-        except (msgspec.DecodeError, RecursionError):
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
             continue
     return body.decode("utf-8", "replace").strip()[:2000]
 

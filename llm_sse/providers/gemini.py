@@ -7,13 +7,14 @@ Wire shape -> events:
 
     candidates[0].content.parts[]:
         {"text": "..."}                                   TextDelta
-        {"text": "...", "thought": true}                  ReasoningDelta
+        {"text": "...", "thought": true}                  ReasoningDelta, with its signature
         {"thoughtSignature": "..."} on a text             ReasoningDelta with the signature only
         {"functionCall": {"id", "name", "args"}}          ToolCall
         {"functionCall": {"partialArgs", "willContinue"}} ToolCall, once the call is complete
         executableCode, inlineData, ... and newer parts   Unknown
     candidates[0].finishReason                            (kept for the end, the last one counts)
-    candidates[0].groundingMetadata, citationMetadata     Citation
+    candidates[0].groundingMetadata, citationMetadata     Citation, each source once
+    candidates[0].urlContextMetadata                      Unknown, once
     promptFeedback.blockReason                            (kept for the end)
     usageMetadata, cumulative on every event              (kept for the end, the last one counts)
     {"error": {"code", "message", "status", "details"}}   raises APIError
@@ -54,6 +55,7 @@ from .base import (
     decode_body,
     end_of_body,
     error_text,
+    lenient_convert,
     lenient_decode,
     merge,
     normalised,
@@ -103,13 +105,15 @@ _RPC_STATUSES: dict[int, str] = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
+_HTTP_STATUSES = {name: status for status, name in _RPC_STATUSES.items()}
+_VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _PARTS = frozenset({"text", "thought", "thoughtSignature", "functionCall"})
 
 
 class _FunctionCall(Struct):
     id: str | None = None
     name: str | None = None
-    args: dict[str, Any] | None = None
+    args: Any = None
     partialArgs: list[Any] | None = None
     willContinue: bool | None = None
 
@@ -129,7 +133,7 @@ class _Part(Struct):
 
 
 class _Content(Struct):
-    parts: list[_Part] | None = None
+    parts: list[Any] | None = None
 
 
 class _Candidate(Struct):
@@ -139,6 +143,7 @@ class _Candidate(Struct):
     index: int | None = None
     groundingMetadata: dict[str, Any] | None = None
     citationMetadata: dict[str, Any] | None = None
+    urlContextMetadata: dict[str, Any] | None = None
 
 
 class _PromptFeedback(Struct):
@@ -210,7 +215,9 @@ class Gemini(Provider):
         """Read an error that came inside a 200 stream; its `code` is the status."""
         inner = _error_of(decoded)
         code = inner.get("code")
-        return self._error(code if isinstance(code, int) and code >= 400 else 500, decoded, {})
+        if not isinstance(code, int) or code < 400:
+            code = _HTTP_STATUSES.get(str(inner.get("status")), 500)
+        return self._error(code, decoded, {})
 
     def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
         message, _ = error_text(decoded)
@@ -290,13 +297,19 @@ def _parts_of(message: Message, names: dict[str | None, str]) -> list[dict[str, 
                 f"the assistant's call {message.tool_call_id!r} in the conversation"
             )
         text = "".join(part["text"] for part in _text_parts(message))
-        result = {"name": name, "response": {"result": text}}
+        result: dict[str, Any] = {"name": name, "response": {"result": text}}
+        if message.tool_call_id:
+            result["id"] = message.tool_call_id
         return [{"functionResponse": result}]
+    if message.name:
+        raise ConfigurationError("gemini takes no name of a speaker; write it into the text")
     parts = _text_parts(message)
     for call in message.tool_calls or []:
         id_, name, arguments = json_arguments(call)
         names[id_] = name
         part: dict[str, Any] = {"functionCall": {"name": name, "args": arguments}}
+        if id_:
+            part["functionCall"]["id"] = id_
         if call.get("signature"):
             part["thoughtSignature"] = call["signature"]
         parts.append(part)
@@ -380,29 +393,35 @@ class _StreamedCall:
     """A function call whose arguments arrive one by one, each with its JSONPath."""
 
     def __init__(self, call: _FunctionCall) -> None:
-        self.id = call.id
-        self.name = call.name or ""
         self.signature: str | None = None
-        self.arguments: dict[str, Any] = dict(call.args or {})
+        self._id = call.id
+        self._name = call.name or ""
+        self._arguments: dict[str, Any] = dict(call.args) if isinstance(call.args, dict) else {}
+        self._error: str | None = None
 
     def add(self, pieces: Iterable[Any]) -> None:
+        """Put each value where its path says; what has no place makes the call an error."""
         for piece in pieces:
-            if not isinstance(piece, dict) or not isinstance(piece.get("jsonPath"), str):
-                continue
-            for kind in ("stringValue", "numberValue", "boolValue", "nullValue"):
-                if kind in piece:
-                    value = None if kind == "nullValue" else piece[kind]
-                    _set_path(self.arguments, _path(piece["jsonPath"]), value)
+            fields = piece if isinstance(piece, dict) else {}
+            kind = next((kind for kind in _VALUES if kind in fields), None)
+            value = None if kind in (None, "nullValue") else fields[kind]
+            steps = _path(str(fields.get("jsonPath", "")))
+            if kind is None or not steps or not _set_path(self._arguments, steps, value):
+                self._error = f"a piece of the arguments has no place: {piece!r}"
 
-    def build(self) -> ToolCall:
-        return _tool_call(self.id, self.name, self.arguments, self.signature)
+    def build(self, *, complete: bool) -> ToolCall:
+        """Return the call; one that the answer's end has cut off is an error, too."""
+        cut = None if complete else "the stream ended before the call was complete"
+        return _tool_call(self._id, self._name, self._arguments, self.signature, cut or self._error)
 
 
 def _tool_call(
-    id_: str | None, name: str, arguments: dict[str, Any], signature: str | None
+    id_: str | None, name: str, arguments: Any, signature: str | None, error: str | None = None
 ) -> ToolCall:
     text = msgspec.json.encode(arguments).decode()
-    return ToolCall(id_ or None, name, arguments, text, signature=signature)
+    if not isinstance(arguments, dict):
+        error = "the arguments are not a JSON object"
+    return ToolCall(id_ or None, name, {} if error else arguments, text, error, signature)
 
 
 def _path(json_path: str) -> list[str | int]:
@@ -415,31 +434,30 @@ def _path(json_path: str) -> list[str | int]:
     return steps
 
 
-def _set_path(root: dict[str, Any], steps: list[str | int], value: Any) -> None:
-    """Set a value deep in nested objects and lists; a string continues the string that is there."""
+def _set_path(root: dict[str, Any], steps: list[str | int], value: Any) -> bool:
+    """Set a value deep in nested objects and lists; a string continues the string that is there.
+
+    Returns:
+        Whether it has a place: a list cannot begin in its middle, nor a text have members.
+    """
     target: Any = root
     for position, step in enumerate(steps):
         last = position == len(steps) - 1
         fresh: Any = value if last else [] if isinstance(steps[position + 1], int) else {}
-        if isinstance(step, int) and isinstance(target, list):
-            if step > len(target):
-                return  # a list that begins in the middle: nothing sensible can be built
-            if step == len(target):
+        if isinstance(step, int) and isinstance(target, list) and step <= len(target):
+            is_new = step == len(target)
+            if is_new:
                 target.append(fresh)
-                target = fresh
-                continue
         elif isinstance(step, str) and isinstance(target, dict):
-            if step not in target:
-                target[step] = fresh
-                target = fresh
-                continue
+            is_new = step not in target
+            target.setdefault(step, fresh)
         else:
-            return
-        if last:
+            return False
+        if last and not is_new:
             old = target[step]
             target[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
-        else:
-            target = target[step]
+        target = target[step]
+    return True
 
 
 class _Decoder:
@@ -455,6 +473,7 @@ class _Decoder:
         self._usage: dict[str, Any] | None = None
         self._streamed: _StreamedCall | None = None
         self._called = False
+        self._url_context: Any = None
         self._cited: set[str] = set()
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
@@ -463,23 +482,25 @@ class _Decoder:
             return ()
         response = lenient_decode(sse.data, _Response, _decode_response)
         if not isinstance(response, _Response):
-            if isinstance(response, list) and _error_of(response).get("message"):
-                self.done = True
-                return then_raise(self._saved(), self._provider.stream_error(response))
+            if isinstance(response, list) and _error_of(response):
+                return self._fail(response)
             return (Unknown(sse.event, response),)
         if response.error:
-            self.done = True
-            error = self._provider.stream_error(msgspec.json.decode(sse.data))
-            return then_raise(self._saved(), error)
+            return self._fail(msgspec.json.decode(sse.data))
         events: list[Event] = []
-        if not self._started:
+        if not self._started and (
+            response.candidates
+            or response.promptFeedback
+            or response.modelVersion
+            or response.responseId
+        ):
             self._started = True
-            events.append(StreamStart(response.modelVersion, response.responseId))
+            events.append(StreamStart(response.modelVersion or None, response.responseId or None))
         for candidate in response.candidates or ():
             if candidate.index:
                 events.append(Unknown("candidate", msgspec.to_builtins(candidate)))
             else:
-                self._candidate(candidate, sse.data, events)
+                self._candidate(candidate, events)
         feedback = response.promptFeedback
         if feedback is not None and feedback.blockReason:
             self._block = feedback.blockReason
@@ -495,49 +516,69 @@ class _Decoder:
         if self.done:
             return ()
         self.done = True
-        saved = self._saved()
+        saved: list[Event] = []
         if self.raw_finish_reason is not None:
+            # Some servers never close a streamed call; any end but `stop` means that it was cut.
+            complete = _REASONS.get(self.raw_finish_reason) == "stop"
+            self._end_call(saved, complete=complete)
             reason = normalised(self.raw_finish_reason, _REASONS, called_tools=self._called)
         elif self._block is not None:
             reason = "content_filter"
         else:
-            return then_raise(saved, end_of_body(self._provider.name))
-        return [*saved, Finish(reason, self.raw_finish_reason, self._message)]
+            return then_raise(self._saved(), end_of_body(self._provider.name))
+        return [*saved, *self._saved(), Finish(reason, self.raw_finish_reason, self._message)]
+
+    def _fail(self, decoded: Any) -> Iterable[Event]:
+        self.done = True
+        return then_raise(self._saved(), self._provider.stream_error(decoded))
 
     def _saved(self) -> list[Event]:
         saved: list[Event] = []
-        self._end_call(saved)
+        self._end_call(saved, complete=False)
         if self._usage is not None:
             saved.append(_usage(self._usage))
         return saved
 
-    def _candidate(self, candidate: _Candidate, data: str, events: list[Event]) -> None:
+    def _candidate(self, candidate: _Candidate, events: list[Event]) -> None:
         parts = candidate.content.parts if candidate.content is not None else None
-        for position, part in enumerate(parts or ()):
-            if part.functionCall is not None:
-                self._function_call(part.functionCall, part.thoughtSignature, events)
-                continue
-            if not part.is_known():
-                events.append(_unknown_part(data, position))
-                continue
-            if part.text:
-                events.append(ReasoningDelta(part.text) if part.thought else TextDelta(part.text))
-            if part.thoughtSignature:
-                events.append(ReasoningDelta("", part.thoughtSignature))
+        for raw in parts or ():
+            self._part(raw, events)
         if candidate.finishReason:
             self.raw_finish_reason = candidate.finishReason
             self._message = candidate.finishMessage or self._message
         if candidate.groundingMetadata or candidate.citationMetadata:
             self._cite(candidate, events)
+        if candidate.urlContextMetadata and candidate.urlContextMetadata != self._url_context:
+            self._url_context = candidate.urlContextMetadata
+            events.append(Unknown("urlContextMetadata", self._url_context))
+
+    def _part(self, raw: Any, events: list[Event]) -> None:
+        part = lenient_convert(raw, _Part)
+        if part is None:
+            events.append(Unknown("part", raw))
+        elif part.functionCall is not None:
+            self._function_call(part.functionCall, part.thoughtSignature, events)
+        elif not part.is_known():
+            if raw:
+                events.append(Unknown(next((n for n in raw if n not in _PARTS), "part"), raw))
+        elif part.thought:
+            if part.text or part.thoughtSignature:
+                events.append(ReasoningDelta(part.text or "", part.thoughtSignature or None))
+        else:
+            if part.text:
+                events.append(TextDelta(part.text))
+            if part.thoughtSignature:
+                events.append(ReasoningDelta("", part.thoughtSignature))
 
     def _function_call(
         self, call: _FunctionCall, signature: str | None, events: list[Event]
     ) -> None:
         if call.name:
-            self._end_call(events)
+            self._end_call(events, complete=True)
             if not call.willContinue and not call.partialArgs:
                 self._called = True
-                events.append(_tool_call(call.id, call.name, call.args or {}, signature))
+                args = {} if call.args is None else call.args
+                events.append(_tool_call(call.id, call.name, args, signature))
                 return
             self._streamed = _StreamedCall(call)
         if self._streamed is None:
@@ -545,13 +586,13 @@ class _Decoder:
         self._streamed.signature = self._streamed.signature or signature
         self._streamed.add(call.partialArgs or ())
         if not call.willContinue:
-            self._end_call(events)
+            self._end_call(events, complete=True)
 
-    def _end_call(self, events: list[Event]) -> None:
+    def _end_call(self, events: list[Event], *, complete: bool) -> None:
         if self._streamed is not None:
-            events.append(self._streamed.build())
+            events.append(self._streamed.build(complete=complete))
             self._streamed = None
-            self._called = True
+            self._called = self._called or complete
 
     def _cite(self, candidate: _Candidate, events: list[Event]) -> None:
         """Tell each source once, although the metadata may come again on later events."""
@@ -560,17 +601,14 @@ class _Decoder:
             if key in self._cited:
                 continue
             self._cited.add(key)
-            web = raw.get("web") or raw.get("retrievedContext") or raw
-            if not isinstance(web, dict):
-                web = {}
-            url, title = web.get("uri"), web.get("title")
-            events.append(
-                Citation(
-                    url if isinstance(url, str) else None,
-                    title if isinstance(title, str) else None,
-                    raw=raw,
-                )
-            )
+            kinds = ("web", "retrievedContext", "maps")
+            source = next((raw[kind] for kind in kinds if isinstance(raw.get(kind), dict)), raw)
+            url, title, text = (_str(source.get(name)) for name in ("uri", "title", "text"))
+            events.append(Citation(url, title, text, raw))
+
+
+def _str(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
 
 
 def _sources(candidate: _Candidate) -> Iterable[dict[str, Any]]:
@@ -583,16 +621,6 @@ def _sources(candidate: _Candidate) -> Iterable[dict[str, Any]]:
         for raw in found if isinstance(found, list) else ():
             if isinstance(raw, dict):
                 yield raw
-
-
-def _unknown_part(data: str, position: int) -> Unknown:
-    """Read a part again, with the fields that the typed decoding leaves out."""
-    candidates = msgspec.json.decode(data)["candidates"]
-    first = next(candidate for candidate in candidates if not candidate.get("index"))
-    part = first["content"]["parts"][position]
-    if not isinstance(part, dict):
-        return Unknown("part", part)
-    return Unknown(next((name for name in part if name not in _PARTS), "part"), part)
 
 
 def _usage(raw: dict[str, Any]) -> Usage:
@@ -614,6 +642,20 @@ def _usage(raw: dict[str, Any]) -> Usage:
 def _error_object(error: APIError) -> dict[str, Any]:
     status = error.code or _RPC_STATUSES.get(error.status, "UNKNOWN")
     return {"error": {"code": error.status, "message": error.detail, "status": status}}
+
+
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    """Write `usageMetadata` from the normalised figures, the thoughts beside the others."""
+    thoughts = usage.reasoning_tokens
+    raw: dict[str, Any] = {
+        "promptTokenCount": usage.input_tokens or 0,
+        "candidatesTokenCount": (usage.output_tokens or 0) - (thoughts or 0),
+    }
+    if thoughts is not None:
+        raw["thoughtsTokenCount"] = thoughts
+    if usage.cached_input_tokens is not None:
+        raw["cachedContentTokenCount"] = usage.cached_input_tokens
+    return raw
 
 
 class _Encoder:
@@ -640,13 +682,10 @@ class _Encoder:
         if isinstance(event, ToolCall):
             return self._call(event)
         if isinstance(event, Citation):
-            candidate = {"citationMetadata": {"citations": [event.raw]}}
-            return self._wire({"candidates": [candidate]})
+            raw = event.raw or {"uri": event.url, "title": event.title}
+            return self._wire({"candidates": [{"citationMetadata": {"citations": [raw]}}]})
         if isinstance(event, Usage):
-            self._usage = event.raw or {
-                "promptTokenCount": event.input_tokens or 0,
-                "candidatesTokenCount": event.output_tokens or 0,
-            }
+            self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Unknown):
             return self._part(event.data)
         elif isinstance(event, Finish):

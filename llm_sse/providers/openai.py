@@ -4,8 +4,11 @@ Wire shape -> events:
 
     {"choices":[{"delta":{"content":"Hi"}}]}                    TextDelta
     {"choices":[{"delta":{"reasoning_content":"..."}}]}         ReasoningDelta  (also `reasoning`)
+    {"choices":[{"delta":{"reasoning_details":[...]}}]}         ReasoningDelta  (told once)
     {"choices":[{"delta":{"refusal":"..."}}]}                   RefusalDelta
     {"choices":[{"delta":{"tool_calls":[{"index":0,...}]}}]}    ToolCallDelta
+    {"choices":[{"delta":{"annotations":[...]}}]}               Citation
+    {"search_results":[...], "citations":[...]}                 Citation        (told once)
     {"choices":[{"delta":{},"finish_reason":"stop"}]}           (kept for the end)
     {"choices":[],"usage":{...}}                                (kept for the end)
     {"error":{"message":...}}                                   raises APIError
@@ -20,6 +23,7 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -54,6 +58,7 @@ from .base import (
     lenient_decode,
     merge,
     normalised,
+    plain_decode,
     then_raise,
 )
 
@@ -81,6 +86,12 @@ _WORDS: dict[FinishReason, str] = {reason: word for word, reason in reversed(_RE
 #: Codes that mean "no more money", not "not so fast".
 _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
 
+#: How servers say that a model does not exist: by a code, or in their own words.
+_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
+_NO_MODEL = re.compile(
+    r"\bmodel\b.*\b(not exist|not found|not a valid model)|not a valid model", re.I | re.S
+)
+
 
 class _Function(Struct):
     name: str | None = None
@@ -91,6 +102,7 @@ class _Fragment(Struct):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: dict[str, Any] | None = None
 
 
 class _Delta(Struct):
@@ -123,6 +135,8 @@ class _Chunk(Struct):
     error: Any = None
     object: str | None = None
     message: Any = None
+    search_results: list[Any] | None = None
+    citations: list[Any] | None = None
 
 
 _decode_chunk = msgspec.json.Decoder(_Chunk)
@@ -188,17 +202,21 @@ class OpenAI(Provider):
 
     def stream_error(self, error: Any) -> APIError:
         """Read an error that came inside a 200 stream; its words stand for its status."""
-        inner = error.get("error", error) if isinstance(error, dict) else error
-        status = 500
-        if isinstance(inner, dict):
-            words = [inner.get(name) for name in ("status_code", "code", "type")]
-            status = next((found for word in words if (found := _status(word))), 500)
+        outer = error[0] if isinstance(error, list) and error else error
+        inner = outer.get("error") if isinstance(outer, dict) else None
+        words = [
+            level.get(name)
+            for level in (inner, outer)
+            if isinstance(level, dict)
+            for name in ("status_code", "code", "type")
+        ]
+        status = next((found for word in words if (found := _status(word))), 500)
         return self._error(status, error, {})
 
     def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
         message, code = error_text(decoded)
-        unknown = code == "model_not_found" or (
-            status in (400, 404) and "model" in message and "exist" in message
+        unknown = code in _MODEL_CODES or (
+            status in (400, 404) and _NO_MODEL.search(message) is not None
         )
         return self.api_error(
             status,
@@ -212,7 +230,8 @@ class OpenAI(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        if not headers.get("authorization", "").removeprefix("Bearer ").strip():
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        if scheme.lower() != "bearer" or not token.strip():
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -306,6 +325,7 @@ class _Decoder:
         self._usage: dict[str, Any] | None = None
         self._calls: list[ToolCallBuilder] = []
         self._by_index: dict[int, ToolCallBuilder] = {}
+        self._cited: set[str] = set()
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
         """Return what one wire event means."""
@@ -313,31 +333,22 @@ class _Decoder:
         if self.done or not data:
             return ()
         if data.startswith("[DONE]"):
-            self.done = True
             return self.end()
+        if sse.event == "error":
+            return self._fail([], plain_decode(data))
         chunk = lenient_decode(data, _Chunk, _decode_chunk)
         if not isinstance(chunk, _Chunk):
+            if isinstance(chunk, list) and chunk and _is_object(chunk[0]) and "error" in chunk[0]:
+                return self._fail([], chunk)
             return (Unknown(sse.event, chunk),)
         events: list[Event] = []
-        if not self._started and (chunk.choices or chunk.id or chunk.model):
-            self._started = True
-            events.append(StreamStart(chunk.model or None, chunk.id or None))
-        if chunk.choices:
-            for choice in chunk.choices:
-                if choice.index:
-                    events.append(Unknown("choice", msgspec.to_builtins(choice)))
-                    continue
-                if choice.delta is not None:
-                    self._delta(choice.delta, events)
-                if choice.finish_reason:
-                    self.raw_finish_reason = choice.finish_reason
-        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
-        if usage:
-            self._usage = usage
-        if chunk.error or sse.event == "error" or chunk.object == "error":
-            error = self._provider.stream_error(msgspec.json.decode(data))
-            self.done = True
-            return then_raise([*events, *self._saved()], error)
+        self._chunk(chunk, events)
+        if (
+            chunk.error
+            or chunk.object == "error"
+            or (chunk.choices is None and isinstance(chunk.message, str))
+        ):
+            return self._fail(events, msgspec.json.decode(data))
         return events
 
     def end(self) -> Iterable[Event]:
@@ -346,6 +357,8 @@ class _Decoder:
         A `[DONE]` without any finish reason ends the body, not the answer: servers that failed
         send just that.
         """
+        if self.done:
+            return ()
         self.done = True
         saved = self._saved()
         if self.raw_finish_reason is None:
@@ -354,24 +367,55 @@ class _Decoder:
         reason = normalised(self.raw_finish_reason, _REASONS, called_tools=bool(calls))
         return [*saved, Finish(reason, self.raw_finish_reason)]
 
+    def _chunk(self, chunk: _Chunk, events: list[Event]) -> None:
+        if not self._started and (chunk.choices or chunk.id or chunk.model):
+            self._started = True
+            events.append(StreamStart(chunk.model or None, chunk.id or None))
+        for choice in chunk.choices or ():
+            if choice.index:
+                events.append(Unknown("choice", msgspec.to_builtins(choice)))
+                continue
+            if choice.delta is not None:
+                self._delta(choice.delta, events)
+            if choice.finish_reason:
+                self.raw_finish_reason = choice.finish_reason
+        usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
+        if usage and (self._usage is None or any(map(_is_count, usage.values()))):
+            self._usage = usage
+        if chunk.search_results or chunk.citations:
+            self._cite([*(chunk.search_results or ()), *(chunk.citations or ())], events)
+
+    def _fail(self, events: list[Event], decoded: Any) -> Iterable[Event]:
+        self.done = True
+        error = self._provider.stream_error(decoded)
+        return then_raise([*events, *self._saved()], error)
+
     def _saved(self) -> list[Event]:
         """Return what waited for the end. Calls are whole only when the provider has finished."""
         saved: list[Event] = []
         if self.raw_finish_reason is not None:
             saved += [call.build() for call in self._calls]
-            self._calls = []
         if self._usage is not None:
             saved.append(_usage(self._usage))
-            self._usage = None
         return saved
+
+    def _cite(self, sources: list[Any], events: list[Event]) -> None:
+        """Tell each source once, although every chunk may list those so far."""
+        for source in sources:
+            citation = _citation(source if isinstance(source, dict) else {"url": source})
+            if citation.url and citation.url not in self._cited:
+                self._cited.add(citation.url)
+                events.append(citation)
 
     def _delta(self, delta: _Delta, events: list[Event]) -> None:
         reasoning = delta.reasoning_content or delta.reasoning
         if reasoning:
             events.append(ReasoningDelta(reasoning))
-        elif delta.reasoning_details:
-            texts = map(_reasoning_text, delta.reasoning_details)
-            events += [ReasoningDelta(text) for text in texts if text]
+        if delta.reasoning_details:
+            for detail in filter(_is_object, delta.reasoning_details):
+                event = _reasoning(detail, told=bool(reasoning))
+                if event != ReasoningDelta():
+                    events.append(event)
         content = delta.content
         if content:
             if isinstance(content, str):
@@ -386,64 +430,67 @@ class _Decoder:
         if delta.function_call is not None:
             self._fragment(_Fragment(0, None, delta.function_call), events)
         if delta.annotations:
-            events += map(_citation, filter(_is_object, delta.annotations))
+            cited = [_citation(raw) for raw in delta.annotations if _is_object(raw)]
+            self._cited.update(citation.url for citation in cited if citation.url)
+            events += cited
 
     def _fragment(self, fragment: _Fragment, events: list[Event]) -> None:
         """Add a fragment to its call.
 
         Servers leave out the index, start it at 1, or give 0 to every call; they repeat the id,
         leave it empty, or write the word "null". So a call begins where the index is new, or where
-        a name comes with another id, or after arguments that are already whole.
+        a name comes that cannot be the open call's.
         """
         function = fragment.function or _Function()
         id_ = fragment.id if fragment.id not in (None, "", "null") else None
+        name = function.name or None
         text = function.arguments
         if text is None:
             text = ""
         elif not isinstance(text, str):
             text = msgspec.json.encode(text).decode()
-        call = self._call_of(fragment.index, id_, function.name, text)
+        call = self._call_of(fragment.index, id_, name, text)
         if call is None:
-            call = ToolCallBuilder(len(self._calls), id_, function.name or "")
+            if not (id_ or name or text):
+                return
+            call = ToolCallBuilder(len(self._calls), id_, name or "")
             self._calls.append(call)
             if fragment.index is not None:
                 self._by_index[fragment.index] = call
-            events.append(ToolCallDelta(call.index, id_, function.name or "", text))
+            events.append(ToolCallDelta(call.index, id_, name, text))
         else:
             new_id = id_ if call.id is None else None
-            new_name = function.name if not call.name else None
+            new_name = name if not call.name else None
             call.id = call.id or id_
-            call.name = call.name or function.name or ""
-            if not (text or new_id or new_name):
-                return
-            events.append(ToolCallDelta(call.index, new_id, new_name or None, text))
+            call.name = call.name or name or ""
+            if text or new_id or new_name:
+                events.append(ToolCallDelta(call.index, new_id, new_name, text))
         if text:
             call.pieces.append(text)
+        call.signature = call.signature or _signature(fragment.extra_content)
 
     def _call_of(
         self, index: int | None, id_: str | None, name: str | None, text: str
     ) -> ToolCallBuilder | None:
-        if index is not None:
-            call = self._by_index.get(index)
-        elif id_ is not None:
-            call = next((call for call in self._calls if call.id == id_), None)
-            if call is None and not name and self._calls and self._calls[-1].id is None:
-                call = self._calls[-1]
+        """Return the call that a fragment continues; `None` where it begins one."""
+        last = self._calls[-1] if self._calls else None
+        if index is None:
+            call = next((call for call in self._calls if id_ and call.id == id_), last)
         else:
-            call = self._calls[-1] if self._calls else None
-        if call is None:
+            call = self._by_index.get(index)
+            if call is None and not (id_ or name) and last not in self._by_index.values():
+                call = last  # it began without an index
+        if call is None or not name or not call.name:
+            return call
+        if name != call.name or (id_ and call.id and id_ != call.id):
             return None
-        if name and id_ and call.id and id_ != call.id:
-            return None
-        if name and not id_ and call.name and text and _is_whole(call):
-            return None
-        return call
+        again = text and not (id_ and call.id) and _is_whole(call)
+        return None if again else call
 
 
 def _is_whole(call: ToolCallBuilder) -> bool:
     """Whether a call's arguments are complete JSON; looked at only where a name comes again."""
-    text = call.text
-    return text.rstrip().endswith("}") and call.build().error is None
+    return call.text.rstrip().endswith("}") and call.build().error is None
 
 
 def _is_object(value: Any) -> bool:
@@ -475,20 +522,36 @@ def _citation(annotation: dict[str, Any]) -> Citation:
     """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
     inner = annotation.get("url_citation")
     source = inner if isinstance(inner, dict) else annotation
-    return Citation(
-        _str(source.get("url")), _str(source.get("title")), _str(source.get("content")), annotation
+    passage = _str(source.get("content")) or _str(source.get("snippet"))
+    return Citation(_str(source.get("url")), _str(source.get("title")), passage, annotation)
+
+
+def _reasoning(detail: dict[str, Any], *, told: bool) -> ReasoningDelta:
+    """Read `{"type": "reasoning.text", "text", "signature"}`, `.summary` or `.encrypted`.
+
+    The text is told already where the delta has it as `reasoning`, too.
+    """
+    text = _str(detail.get("text")) or _str(detail.get("summary")) or ""
+    return ReasoningDelta(
+        "" if told else text, _str(detail.get("signature")), _str(detail.get("data"))
     )
 
 
-def _reasoning_text(detail: Any) -> str | None:
-    """Read `{"type": "reasoning.text", "text"}` or `{"type": "reasoning.summary", "summary"}`."""
-    if not isinstance(detail, dict):
-        return None
-    return _str(detail.get("text")) or _str(detail.get("summary"))
+def _signature(extra: dict[str, Any] | None) -> str | None:
+    """Read `{"<vendor>": {"thought_signature"}}`: a proof that must come back with the call."""
+    for vendors in (extra or {}).values():
+        if _is_object(vendors) and (found := _str(vendors.get("thought_signature"))):
+            return found
+    return None
 
 
 def _str(value: Any) -> str | None:
-    return value if isinstance(value, str) else None
+    """Return a text; nothing at all where it is empty or no text."""
+    return value if isinstance(value, str) and value else None
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int)
 
 
 def _count(value: Any) -> int | None:
@@ -524,13 +587,45 @@ def _error_object(error: APIError) -> dict[str, Any]:
     return {"error": {"message": error.detail, "type": kind, "param": None, "code": error.code}}
 
 
+def _usage_object(usage: Usage) -> dict[str, Any]:
+    """Write `usage` from the normalised figures."""
+    input_tokens, output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    raw: dict[str, Any] = {
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+    }
+    if usage.cached_input_tokens is not None:
+        raw["prompt_tokens_details"] = {"cached_tokens": usage.cached_input_tokens}
+    if usage.reasoning_tokens is not None:
+        raw["completion_tokens_details"] = {"reasoning_tokens": usage.reasoning_tokens}
+    return raw
+
+
+def _annotation(citation: Citation) -> Any:
+    fields = {"url": citation.url, "title": citation.title, "content": citation.text}
+    return citation.raw or {"type": "url_citation", "url_citation": fields}
+
+
+def _reasoning_fields(event: ReasoningDelta) -> dict[str, Any]:
+    """Plain reasoning goes the common way; what is opaque needs gateways' details."""
+    if event.signature is None and event.redacted is None:
+        return {"reasoning_content": event.text}
+    detail: dict[str, Any] = {"type": "reasoning.text", "text": event.text}
+    if event.signature is not None:
+        detail["signature"] = event.signature
+    if event.redacted is not None:
+        detail.update(type="reasoning.encrypted", data=event.redacted)
+    return {"reasoning_details": [detail]}
+
+
 class _Encoder:
     """The same table, from right to left."""
 
     def __init__(self, model: str, *, usage: bool) -> None:
         self._start = StreamStart(model, "chatcmpl-fake")
         self._ask_usage = usage
-        self._usage: Usage | None = None
+        self._usage: dict[str, Any] | None = None
         self._seen: set[int] = set()
         self._next_index = 0
 
@@ -542,7 +637,7 @@ class _Encoder:
         if isinstance(event, TextDelta):
             return self._chunk({"content": event.text})
         if isinstance(event, ReasoningDelta):
-            return self._chunk({"reasoning_content": event.text})
+            return self._chunk(_reasoning_fields(event))
         if isinstance(event, RefusalDelta):
             return self._chunk({"refusal": event.text})
         if isinstance(event, ToolCallDelta):
@@ -550,13 +645,13 @@ class _Encoder:
         if isinstance(event, ToolCall):
             return self._call(event)
         if isinstance(event, Citation):
-            return self._chunk({"annotations": [event.raw]})
+            return self._chunk({"annotations": [_annotation(event)]})
         if isinstance(event, Usage):
-            self._usage = event
+            self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Finish):
             return self._finish(event)
         elif isinstance(event, Unknown):
-            return encode_sse(msgspec.json.encode(event.data).decode())
+            return self._unknown(event)
         return b""
 
     def error(self, error: APIError) -> bytes:
@@ -577,28 +672,32 @@ class _Encoder:
         return self._chunk({"tool_calls": [fragment]})
 
     def _call(self, call: ToolCall) -> bytes:
-        """A call whose fragments were sent needs no more; another goes out whole."""
-        if self._seen:
-            self._seen.remove(min(self._seen))
-            return b""
-        encoded = self._fragment(
-            ToolCallDelta(self._next_index, call.id, call.name, call.arguments_text)
-        )
-        self._seen.clear()
+        """A call whose fragments were sent needs no more than its signature; another goes whole."""
+        encoded = b""
+        if not self._seen:
+            encoded = self._fragment(
+                ToolCallDelta(self._next_index, call.id, call.name, call.arguments_text)
+            )
+        index = min(self._seen)
+        self._seen.remove(index)
+        if call.signature is not None:
+            extra = {"google": {"thought_signature": call.signature}}
+            encoded += self._chunk({"tool_calls": [{"index": index, "extra_content": extra}]})
         return encoded
+
+    def _unknown(self, event: Unknown) -> bytes:
+        """Send a content part as one, another choice as one, and anything else as it is."""
+        if event.kind == "choice":
+            return self._event({"choices": [event.data]})
+        if event.kind == "content" or (_is_object(event.data) and event.data.get("type")):
+            return self._chunk({"content": [event.data]})
+        return encode_sse(msgspec.json.encode(event.data).decode())
 
     def _finish(self, finish: Finish) -> bytes:
         word = finish.raw_reason or _WORDS.get(finish.reason, finish.reason)
         out = self._chunk({}, word)
-        if self._ask_usage:
-            usage = self._usage or Usage()
-            raw = usage.raw or {
-                "prompt_tokens": usage.input_tokens or 0,
-                "completion_tokens": usage.output_tokens or 0,
-                "total_tokens": (usage.input_tokens or 0) + (usage.output_tokens or 0),
-            }
-            if self._usage is not None:
-                out += self._event({"choices": [], "usage": raw})
+        if self._ask_usage and self._usage is not None:
+            out += self._event({"choices": [], "usage": self._usage})
         return out + b"data: [DONE]\n\n"
 
     def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
