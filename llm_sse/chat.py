@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, Union
+from typing import Any, Literal, TypeVar, Union
 from urllib.parse import urlsplit
 
 import msgspec
@@ -29,6 +29,7 @@ __all__ = [
     "make_chat",
 ]
 
+T = TypeVar("T", bound=Struct)
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 
 
@@ -148,25 +149,27 @@ def make_chat(
         raise ConfigurationError(
             "messages must be a list of messages; pass a single text as prompt instead"
         )
-    turns = [_convert(message, Message, "message") for message in _sequence(messages, "messages")]
+    turns = [_message(message) for message in _sequence(messages, "messages")]
     if prompt is not None:
         turns.append(Message(role="user", content=prompt))
-    above = [system] if system else []
-    above += [_text_of(turn) for turn in turns if turn.role in ("system", "developer")]
+    if system is not None and not isinstance(system, str):
+        raise ConfigurationError(f"system must be a str, not {type(system).__name__}")
+    above = [system, *(_text_of(turn) for turn in turns if turn.role in ("system", "developer"))]
     spoken = [turn for turn in turns if turn.role not in ("system", "developer")]
     if not spoken:
         raise ConfigurationError("nothing to ask: pass a prompt, or messages with a user turn")
     fields = {
         "model": model,
         "messages": spoken,
-        "system": "\n\n".join(above) or None,
+        "system": "\n\n".join(filter(None, above)) or None,
         "stop": (stop,) if isinstance(stop, str) else tuple(_sequence(stop, "stop")),
         "tools": tuple(_tool(tool) for tool in _sequence(tools, "tools")),
-        "extra_body": extra_body or {},
+        "extra_body": {} if extra_body is None else extra_body,
         **settings,
     }
-    chat: ChatRequest = _convert(fields, ChatRequest, "argument")
+    chat = _convert(fields, ChatRequest, "argument")
     _check_ranges(chat)
+    _check_encodable(chat)
     return chat
 
 
@@ -186,7 +189,7 @@ def json_arguments(call: Mapping[str, Any]) -> tuple[str | None, str, dict[str, 
     if isinstance(arguments, str):
         try:
             arguments = msgspec.json.decode(arguments)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:  # not JSON, or not even UTF-8
             raise ConfigurationError(
                 f"the arguments of the tool call {function['name']!r} are not JSON: {error}"
             ) from None
@@ -213,19 +216,19 @@ def check_base_url(base_url: object) -> str:
         usable = False
         parts = urlsplit("")
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", base_url):
-        raise ConfigurationError(
-            f"base_url must look like https://host/path, not {redact_url(base_url)!r}"
-        )
-    if parts.username or parts.password:
+        # Where a malformed URL's password begins and ends is anybody's guess.
+        shown = "" if "@" in base_url else f", not {redact_url(base_url)!r}"
+        raise ConfigurationError(f"base_url must look like https://host/path{shown}")
+    if "@" in parts.netloc:
         raise ConfigurationError("base_url must not hold a user name or password; use api_key")
-    if parts.query or parts.fragment:
+    if "?" in base_url or "#" in base_url:
         raise ConfigurationError(f"base_url must end before the '?': {redact_url(base_url)!r}")
     return base_url.rstrip("/")
 
 
 def redact_url(url: str) -> str:
     """Return a URL without what may be secret in it: user, password, query and fragment."""
-    return re.sub(r"//[^/@]*@", "//***@", re.sub(r"[?#].*", "?***", url, flags=re.DOTALL))
+    return re.sub(r"[?#].*", "?***", re.sub(r"//[^/]*@", "//***@", url), flags=re.DOTALL)
 
 
 def check_header(name: object, value: object, *, secret: bool = False) -> None:
@@ -260,16 +263,19 @@ def _sequence(value: Any, name: str) -> Sequence[Any]:
 
 
 def _tool(tool: Tool | Mapping[str, Any]) -> Tool | dict[str, Any]:
-    """Make a `Tool` of OpenAI's shape; leave a provider's own tools as they are."""
+    """Make a `Tool` of OpenAI's shape; leave a provider's own tools as they are.
+
+    So is a function that says more than a `Tool` can (`strict`): it is OpenAI's own.
+    """
     if isinstance(tool, Tool):
-        return tool
+        return _convert(tool, Tool, "tool")
     if not isinstance(tool, Mapping):
         raise ConfigurationError(f"a tool must be a Tool or a dict, not {type(tool).__name__}")
     function = tool.get("function")
     if tool.get("type") == "function" and isinstance(function, Mapping):
         fields = {key: value for key, value in function.items() if value is not None}
-        converted: Tool = _convert(fields, Tool, "tool")
-        return converted
+        if set(fields) <= set(Tool.__struct_fields__):
+            return _convert(fields, Tool, "tool")
     return dict(tool)
 
 
@@ -285,9 +291,21 @@ def _text_of(message: Message) -> str:
     return "".join(texts)
 
 
-def _convert(value: Any, type_: Any, what: str) -> Any:
-    if isinstance(value, type_):
-        return value
+def _message(message: Any) -> Message:
+    """Make a `Message`; what it could not carry is refused rather than lost.
+
+    Fields without a value pass: SDKs' own messages, echoed, are full of them.
+    """
+    if isinstance(message, Mapping):
+        for field, value in message.items():
+            if value and field not in Message.__struct_fields__:
+                raise ConfigurationError(f"wrong message: it cannot have a field {field!r}")
+    return _convert(message, Message, "message")
+
+
+def _convert(value: Any, type_: type[T], what: str) -> T:
+    if isinstance(value, type_):  # made by hand, so nobody has checked the types
+        value = msgspec.structs.asdict(value)
     try:
         return msgspec.convert(value, type_)
     except msgspec.ValidationError as error:
@@ -303,3 +321,12 @@ def _check_ranges(chat: ChatRequest) -> None:
         value = getattr(chat, name)
         if value is not None and not 0 <= value < float("inf"):
             raise ConfigurationError(f"{name} must be a number of at least 0, not {value}")
+
+
+def _check_encodable(chat: ChatRequest) -> None:
+    """Refuse now what the thread that sends it could only stumble over."""
+    for name in chat.__struct_fields__:
+        try:
+            msgspec.json.encode(getattr(chat, name))
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigurationError(f"{name} cannot be written as JSON: {error}") from None

@@ -43,7 +43,8 @@ TimeoutPhase = Literal["connect", "first_token", "idle", "total"]
 
 def _rebuild(cls: type[StreamError], args: tuple[Any, ...], state: dict[str, Any]) -> StreamError:
     """Recreate an error without calling its `__init__`, whose signature differs per class."""
-    error = cls.__new__(cls, *args)
+    error = cls.__new__(cls)
+    error.args = args  # OSError's `__new__`, the timeout's, leaves them empty
     error.__dict__.update(state)
     return error
 

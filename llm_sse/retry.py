@@ -31,12 +31,23 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
     max_resumes: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("max_retries", "backoff_s", "max_backoff_s", "max_resumes"):
+        for name, types, what in (
+            ("max_retries", int, "a whole number"),
+            ("max_resumes", int, "a whole number"),
+            ("backoff_s", (int, float), "a finite number"),
+            ("max_backoff_s", (int, float), "a finite number"),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value >= 0:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, types)
+                or not 0 <= value < float("inf")
+            ):
                 raise ConfigurationError(
-                    f"RetryPolicy: {name} must be a number of at least 0, not {value!r}"
+                    f"RetryPolicy: {name} must be {what} of at least 0, not {value!r}"
                 )
+        if not isinstance(self.resume, bool):
+            raise ConfigurationError(f"RetryPolicy: resume must be a bool, not {self.resume!r}")
 
     def delay_s(self, retry: int, error: StreamError, random: float) -> float | None:
         """Say how long to wait before a retry, or that there shall be none.

@@ -27,21 +27,29 @@ def join(partial: str, events: Iterable[Event]) -> Iterator[Event]:
     deciding = len(window) >= MIN_OVERLAP_CHARS
     try:
         for event in events:
-            if deciding and not isinstance(event, (StreamStart, ReasoningDelta, Unknown)):
-                if isinstance(event, TextDelta):
-                    held += event.text
-                    if _may_repeat(window, held):
-                        continue
-                deciding = False
-                if rest := held[_overlap(window, held) :]:
-                    yield TextDelta(rest)
-                if isinstance(event, TextDelta):
+            if not deciding or isinstance(event, (StreamStart, ReasoningDelta, Unknown)):
+                yield event
+                continue
+            if isinstance(event, TextDelta):
+                held += event.text
+                if _may_repeat(window, held):
                     continue
-            yield event
+            deciding = False
+            yield from _new_text(window, held)
+            if not isinstance(event, TextDelta):
+                yield event
     except StreamError:
-        if deciding and (rest := held[_overlap(window, held) :]):
-            yield TextDelta(rest)
+        if deciding:
+            yield from _new_text(window, held)
         raise
+    if deciding:
+        yield from _new_text(window, held)
+
+
+def _new_text(window: str, text: str) -> Iterator[TextDelta]:
+    """Yield what is left of a text without the repetition at its start, if anything is."""
+    if rest := text[_overlap(window, text) :]:
+        yield TextDelta(rest)
 
 
 def _may_repeat(window: str, text: str) -> bool:

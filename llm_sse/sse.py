@@ -10,12 +10,12 @@ only once a whole event is there. A character that the network cut in two needs 
 
 State between two chunks is small:
 
-* `_line`: the pieces of the line that has not ended yet; joined once, when it ends, so that a
-  16 MiB line that arrives byte by byte costs linear time;
+* `_line`: the line that has not ended yet; it grows in place, so that a 16 MiB line that arrives
+  byte by byte costs linear time, and no more memory than its own;
 * `_after_cr`: the last byte was a CR. The line has already been acted on, for the next byte may be
   a long time away; an LF that opens the next chunk belongs to that CR and is dropped;
-* `_data`, `_event`: the fields of the event under way; and the last event identifier, which by the
-  standard outlives its event.
+* `_data`, `_event`: the fields of the event under way, every `data` line with an LF after it; and
+  the last event identifier, which by the standard outlives its event.
 
 Memory is bounded by `max_event_bytes`, counted over the unfinished line and the data gathered so
 far.
@@ -81,12 +81,10 @@ class SSEDecoder:
         self.last_event_id = ""
         self.retry_ms: int | None = None
         self.ignored = bytearray()
-        self._line: list[bytes] = []
-        self._line_bytes = 0
+        self._line = bytearray()
         self._after_cr = False
         self._at_start = True
-        self._data: list[bytes] = []
-        self._data_bytes = 0
+        self._data = bytearray()
         self._event = ""
         self._id = ""
 
@@ -113,10 +111,9 @@ class SSEDecoder:
         else:
             rest = lines.pop()
         if self._line and lines:
-            self._line.append(lines[0])
-            lines[0] = b"".join(self._line)
+            self._line += lines[0]
+            lines[0] = bytes(self._line)
             self._line.clear()
-            self._line_bytes = 0
         for line in lines:
             if line.startswith(b"data:"):  # first, for it is nearly every line there is
                 self._add_data(line[6:] if line[5:6] == b" " else line[5:])
@@ -125,9 +122,8 @@ class SSEDecoder:
             else:
                 self._dispatch(events)
         if rest:
-            self._line.append(rest)
-            self._line_bytes += len(rest)
-            self._check_size(self._line_bytes + self._data_bytes)
+            self._line += rest
+            self._check_size(len(self._line) + len(self._data))
         return events
 
     def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
@@ -138,23 +134,19 @@ class SSEDecoder:
                 Some servers never send the last one; with `True` it is returned all the same.
         """
         events: list[ServerSentEvent] = []
-        if self._at_start and self._line:  # fewer bytes than a BOM has
-            self._at_start = False
         if dispatch_unfinished:
             if self._line:
-                line = b"".join(self._line)
-                self._field(line)
+                self._field(bytes(self._line))
             self._dispatch(events)
         self._line.clear()
-        self._line_bytes = 0
         self._reset()
         return events
 
     def _without_bom(self, chunk: bytes) -> bytes:
         """Remove one leading byte order mark, which may itself arrive in pieces."""
-        start = b"".join(self._line) + chunk
+        start = bytes(self._line) + chunk
         if len(start) < len(_BOM) and _BOM.startswith(start):
-            self._line = [start] if start else []
+            self._line[:] = start
             return b""
         self._at_start = False
         self._line.clear()
@@ -169,10 +161,10 @@ class SSEDecoder:
         if name == b"data":
             self._add_data(value)
         elif name == b"event":
-            self._check_size(len(value) + self._data_bytes)
+            self._check_size(len(value) + len(self._data))
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
-            self._check_size(len(value) + self._data_bytes)
+            self._check_size(len(value) + len(self._data))
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry":
@@ -182,24 +174,22 @@ class SSEDecoder:
             self.ignored += line[: _MAX_IGNORED_BYTES - len(self.ignored) - 1] + b"\n"
 
     def _add_data(self, value: bytes) -> None:
-        self._data_bytes += len(value) + 1
-        if self._data_bytes > self.max_event_bytes:
-            self._check_size(self._data_bytes)
-        self._data.append(value)
+        data = self._data
+        data += value
+        data += b"\n"
+        if len(data) > self.max_event_bytes:
+            self._check_size(len(data))
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
         self.last_event_id = self._id
-        data = self._data
-        if data:
-            raw = data[0] if len(data) == 1 else b"\n".join(data)
-            events.append(
-                ServerSentEvent(raw.decode("utf-8", "replace"), self._event or "message", self._id)
-            )
+        if self._data:
+            self._data.pop()
+            data = self._data.decode("utf-8", "replace")
+            events.append(ServerSentEvent(data, self._event or "message", self._id))
         self._reset()
 
     def _reset(self) -> None:
-        self._data = []
-        self._data_bytes = 0
+        self._data.clear()
         self._event = ""
 
     def _check_size(self, size: int) -> None:

@@ -15,6 +15,7 @@ from ..completion import Accumulator, Completion
 from ..errors import ConfigurationError, StreamClosed, StreamError, StreamTimeout, TimeoutPhase
 from ..events import CONTENT, Event, Finish, Resumed, TextDelta
 from ..metrics import MetricsRecorder, StreamMetrics
+from ..providers.base import end_of_body
 from .channel import Channel, ChannelTimeout
 
 __all__ = ["Reader", "Timeouts"]
@@ -202,6 +203,8 @@ class Reader:
             self._fail(error)
         self._count(time.monotonic() - begun)
         if batch is None:
+            if not self._finished and not self.channel.closed:
+                self._fail(end_of_body(self._provider))
             self.ended = True
             self._recorder.end()
             self._join()

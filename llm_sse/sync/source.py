@@ -156,6 +156,8 @@ class EventSource:
                         stream.drain(_DRAIN_BYTES, _DRAIN_S)
                         return
             except ConnectionLost as error:
+                if decoder.done:
+                    raise  # the decoder's own word: a body that was ended without an answer
                 broken = error
             for event in self._end_of_body(frames, decoder, answered, broken):
                 yield event

@@ -351,10 +351,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Allow", "POST")
         for name, value in (headers or {}).items():
             self.send_header(name, value)
+        exchange.end("refused")  # before the client can see the end, and look
         self.end_headers()
         if exchange.method != "HEAD":
             self.wfile.write(body)
-        exchange.end("refused")
 
 
 def _provider_at(path: str) -> Provider | None:
@@ -407,9 +407,9 @@ class _Reply:
                     self._event(event)
         prompt = len(words(self._accepted.prompt))
         self._event(Usage(prompt, self._deltas))
+        self._exchange.end("complete")  # before the client can see the end, and look
         self._event(finish or Finish("tool_calls" if self._calls else "stop"))
         self._handler.wfile.write(b"0\r\n\r\n")
-        self._exchange.end("complete")
 
     def _break_off(self, action: Cut | Fail) -> None:
         if isinstance(action, Fail):

@@ -618,9 +618,7 @@ class TestConnections:
             assert "secret" not in str(caught.value)
             assert len(server.requests) == 1
 
-    def test_a_connection_that_the_server_closed_is_replaced(
-        self, openai: Ask
-    ) -> None:
+    def test_a_connection_that_the_server_closed_is_replaced(self, openai: Ask) -> None:
         """A server that closes after every reply, although it promised not to, goes unnoticed."""
         body = (
             b'data: {"choices":[{"delta":{"content":"fine"},"finish_reason":"stop"}]}\n\n'
@@ -673,9 +671,7 @@ class TestPerProvider:
 
 
 class TestUnknown:
-    def test_what_a_newer_provider_sends_is_not_lost(
-        self, server: FakeServer, openai: Ask
-    ) -> None:
+    def test_what_a_newer_provider_sends_is_not_lost(self, server: FakeServer, openai: Ask) -> None:
         """JSON that is no chunk at all comes out as Unknown, and the stream goes on."""
         server.script(raw(b"data: [1, 2]\n\n"), say("fine"))
         events = list(openai().events())

@@ -157,6 +157,15 @@ class TestEndings:
         with WireServer(cut) as server:
             assert _ask(server.url).completion.finish_reason == "length"
 
+    def test_a_body_that_is_ended_without_an_answer_is_a_lost_connection(self) -> None:
+        """[DONE] without any finish reason is the end of the body, not of the answer."""
+        with (
+            WireServer(stream([_ONE, b"data: [DONE]\n\n"])) as server,
+            pytest.raises(ConnectionLost) as caught,
+        ):
+            _ask(server.url).text()
+        assert caught.value.completion.text == "one"
+
     def test_invalid_json_is_a_protocol_error(self) -> None:
         """An event that is no JSON ends the stream; what had arrived is kept."""
         with (
@@ -335,7 +344,9 @@ class TestBaseURL:
         _ask(server.base_url("openai") + "//").text()
         assert server.exchanges[0].path == "/v1/chat/completions"
 
-    @pytest.mark.parametrize("url", ["localhost:8080", "file:///etc/passwd", "http://", "http://a b"])
+    @pytest.mark.parametrize(
+        "url", ["localhost:8080", "file:///etc/passwd", "http://", "http://a b"]
+    )
     def test_must_be_an_http_url(self, url: str) -> None:
         """What is no http or https URL is refused at once."""
         with pytest.raises(ConfigurationError, match="base_url"):
