@@ -1,9 +1,11 @@
 """Stream LLM tokens into Python code that has no event loop.
 
-from llm_sse import stream_sync
+::
 
-for token in stream_sync("Explain SSE in two sentences.", provider="anthropic"):
-    print(token, end="", flush=True)
+    from llm_sse import stream_sync
+
+    for token in stream_sync("Explain SSE in two sentences.", provider="anthropic"):
+        print(token, end="", flush=True)
 """
 
 from . import errors, events

@@ -1,5 +1,7 @@
 """The one error tree: whatever goes wrong is a `StreamError`, and says what to do next.
 
+::
+
     StreamError                      .retryable  .provider  .request_id  .completion
     |- ConfigurationError            the caller's mistake, found before any byte is sent
     |- TransportError                no usable answer came back

@@ -170,16 +170,16 @@ def stream_sync(
     Args:
         prompt: The question; with `messages`, their last user turn.
         provider: `openai`, `anthropic` or `gemini`.
-        model: The model; else the environment's (`OPENAI_MODEL`, ...), else the provider's default.
+        model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
         max_tokens: The most tokens that the answer may have.
         temperature: Sampling temperature.
         top_p: Nucleus sampling threshold.
         stop: One text, or several, at which the answer ends.
-        tools: `Tool`s, the same in OpenAI's shape, or a provider's own.
+        tools: Each a `Tool`, the same in OpenAI's shape, or a provider's own.
         tool_choice: `auto`, `none`, `required`, or a tool's name.
-        api_key: The key; else the environment's (`OPENAI_API_KEY`, ...).
+        api_key: The key; else the environment's.
         base_url: Another server, in the form that the vendor's own SDK takes.
         headers: More headers for the request.
         extra_body: Merged into the request's JSON, for whatever has no argument here.

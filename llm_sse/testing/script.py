@@ -1,6 +1,8 @@
 """What a fake provider shall do: a list of actions, played from left to right.
 
-server.script(think("Hm."), say("Hello."), pause(0.5), say(" Bye."))
+::
+
+    server.script(think("Hm."), say("Hello."), pause(0.5), say(" Bye."))
 """
 
 from __future__ import annotations

@@ -107,6 +107,8 @@ class Exchange:
 class FakeServer:
     """A provider of your own, for tests and for trying things out; it runs until `close()`.
 
+    ::
+
         with FakeServer(text="Hello there.") as server:
             for token in stream_sync("Hi", base_url=server.base_url("openai"), api_key="any"):
                 ...

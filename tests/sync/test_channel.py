@@ -57,7 +57,7 @@ class TestChannel:
 
     @pytest.mark.parametrize("maxsize", [1, 2, 3, 10])
     def test_never_more_than_the_bound_waits(self, maxsize: int) -> None:
-        """Counted at every single item, no more than the bound waits for a consumer that dawdles."""
+        """Counted at every single item, no more than the bound waits for the consumer."""
         channel: Channel[int] = Channel(maxsize)
         begun = 0  # items that the consumer has begun to work on
         most = 0

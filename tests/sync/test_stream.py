@@ -115,7 +115,7 @@ class TestTokenStream:
         assert answer.completion.finish_reason == "stop"
 
     def test_leaving_the_loop_closes_the_connection(self, server: FakeServer, ask: Ask) -> None:
-        """After a break the provider sees the connection close, although the stream is still held."""
+        """After a break the provider sees the connection close, though the stream is still held."""
         server.script(say("one two"), pause(3600))
         answer = ask()
         for _ in answer:
@@ -427,7 +427,7 @@ class TestErrors:
 
     def test_an_unknown_provider_lists_the_known(self) -> None:
         """A misspelt provider is answered with the list."""
-        with pytest.raises(ConfigurationError, match="'opnai'.*openai, anthropic, gemini"):
+        with pytest.raises(ConfigurationError, match=r"'opnai'.*openai, anthropic, gemini"):
             stream_sync("Hi", provider="opnai", api_key="any")
 
     def test_a_refused_connection_asks_for_the_address(self, ask: Ask) -> None:
@@ -613,7 +613,7 @@ class TestConnections:
             connection.send(head(307, location, framing="0"))
 
         with WireServer(redirect) as server:
-            with pytest.raises(ConfigurationError, match="redirects.*example.org") as caught:
+            with pytest.raises(ConfigurationError, match=r"redirects.*example\.org") as caught:
                 ask(base_url=server.url).text()
             assert "secret" not in str(caught.value)
             assert len(server.requests) == 1

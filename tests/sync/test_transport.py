@@ -79,7 +79,7 @@ class TestFraming:
 
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     def test_a_compressed_stream_is_decoded_all_the_same(self, encoding: str) -> None:
-        """identity is asked for; what comes compressed is read all the same."""
+        """What comes compressed, although identity was asked for, is read all the same."""
         body = (gzip.compress if encoding == "gzip" else zlib.compress)(_ONE + _END)
         respond = stream([body[:20], body[20:]], headers={"Content-Encoding": encoding})
         with WireServer(respond) as server:

@@ -164,9 +164,7 @@ class TestGoogleGenAIPackage:
         """The google-genai package reads thoughts, text, finish reason and usage."""
         server.script(think("Hm, well."), say("Hello there."))
         client = _gemini(server)
-        chunks = list(
-            client.models.generate_content_stream(model="gemini-fake", contents="Hi you")
-        )
+        chunks = list(client.models.generate_content_stream(model="gemini-fake", contents="Hi you"))
         client.close()
         parts = [
             part

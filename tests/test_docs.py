@@ -1,0 +1,53 @@
+"""Every Python example of the README and the documentation runs, against the fake provider."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from llm_sse.providers import PROVIDERS
+from llm_sse.testing import FakeServer
+
+_ROOT = Path(__file__).parent.parent
+_PAGES = [_ROOT / "README.md", *sorted((_ROOT / "docs").rglob("*.md"))]
+_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def _examples() -> list[object]:
+    return [
+        pytest.param(page, match[1], id=f"{page.relative_to(_ROOT)}:{number}")
+        for page in _PAGES
+        for number, match in enumerate(_BLOCK.finditer(page.read_text("utf-8")))
+    ]
+
+
+@pytest.mark.parametrize(("page", "code"), _examples())
+def test_an_example_runs_as_it_is_printed(
+    page: Path, code: str, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An example needs nothing but a key and, here, an address in the environment."""
+    for row in PROVIDERS.values():
+        monkeypatch.setenv(row.key_env[0], "any")
+        monkeypatch.setenv(row.base_url_env, server.base_url(row.name))
+    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+
+
+def test_the_readme_begins_with_the_command() -> None:
+    """The first code block of the README is complete, and comes early."""
+    lines = (_ROOT / "README.md").read_text("utf-8").splitlines()
+    first = next(number for number, line in enumerate(lines, 1) if line.startswith("```"))
+    assert first <= 12
+    assert lines[first].startswith("python3 -m venv .venv && ")
+    assert "llm-sse " in lines[first]
+
+
+def test_the_table_of_providers_is_that_of_the_code() -> None:
+    """Names, models and variables on the reference page are those of the rows."""
+    page = (_ROOT / "docs" / "reference" / "providers.md").read_text("utf-8")
+    for row in PROVIDERS.values():
+        keys = ", ".join(f"`{name}`" for name in row.key_env)
+        line = next(line for line in page.splitlines() if line.startswith(f"| `{row.name}` |"))
+        assert f"| `{row.model}` | {keys} | `{row.model_env}` | `{row.base_url_env}` |" in line
+        assert row.checked in page
