@@ -1,0 +1,343 @@
+"""The command `llm-sse`: a model's answer on standard output, token by token.
+
+It is the only module that needs `click` and `rich`, the extra `cli`; nothing imports it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from io import TextIOWrapper
+from typing import Any, NoReturn
+
+import msgspec
+import requests
+
+from ._version import __version__
+from .chat import redact_url
+from .completion import Completion
+from .errors import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectError,
+    ConnectionLost,
+    InvalidRequestError,
+    ProtocolError,
+    RateLimitError,
+    ServerError,
+    StreamError,
+    StreamTimeout,
+)
+from .events import Finish, Retrying, TextDelta
+from .metrics import StreamMetrics
+from .providers import PROVIDERS
+from .sync.stream import TokenStream, stream_sync
+from .testing.server import DEFAULT_TEXT, FakeServer
+
+_NEEDS_EXTRA = 'llm-sse: the command needs the extra "cli": pip install "llm-sse[cli]"'
+
+try:
+    import click
+except ModuleNotFoundError:
+    print(_NEEDS_EXTRA, file=sys.stderr)
+    raise SystemExit(2) from None
+
+__all__ = ["cli", "main"]
+
+_INTERRUPTED = 130
+#: What a shell reports of a program that SIGPIPE ended.
+_CLOSED_PIPE = 141
+
+_EXIT_CODES: tuple[tuple[int, str, tuple[type[StreamError], ...]], ...] = (
+    (0, "the answer is complete", ()),
+    (2, "wrong usage or configuration, such as a missing key", (ConfigurationError,)),
+    (3, "the provider does not accept the key", (AuthenticationError,)),
+    (4, "rate limit or quota", (RateLimitError,)),
+    (5, "the provider does not accept the request", (InvalidRequestError,)),
+    (6, "the provider failed or is overloaded", (ServerError,)),
+    (7, "no connection, or it was lost", (ConnectError, ConnectionLost)),
+    (8, "the provider took too long", (StreamTimeout,)),
+    (9, "the answer was not what the provider's protocol allows", (ProtocolError,)),
+    (1, "any other error", (StreamError,)),
+    (_INTERRUPTED, "interrupted by Ctrl-C", ()),
+    (_CLOSED_PIPE, "whoever read the output has closed the pipe", ()),
+)
+_EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:5}  {text}" for code, text, _ in _EXIT_CODES)
+
+_FROM_0 = click.FloatRange(min=0)
+_ABOVE_0 = click.FloatRange(min=0, min_open=True)
+
+#: Shorter values are no real keys, and would be found in any text.
+_MIN_KEY_CHARS = 8
+
+#: C0, DEL and C1 but for tab and line feed: everything that begins a terminal's control sequence.
+_CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
+
+
+def main() -> None:
+    """Run the command with the process's arguments, and exit."""
+    cli(prog_name="llm-sse")
+
+
+class _PromptOrCommand(click.Group):
+    """A group that asks a model unless the first word is exactly the name of a command."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Leave what is no option and no command in `ctx.args`: the prompt."""
+        # The shell's bytes need not be UTF-8, but a request is.
+        args = [arg.encode("utf-8", "replace").decode() for arg in args]
+        if args and args[0] in self.commands:
+            return super().parse_args(ctx, args)
+        ctx.allow_interspersed_args = True  # options may follow the prompt
+        return click.Command.parse_args(self, ctx, args)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run, and turn every ending into its exit code."""
+        # A character that has no encoding is no reason to lose the rest.
+        for stream in (sys.stdin, sys.stdout):
+            if isinstance(stream, TextIOWrapper):
+                stream.reconfigure(errors="replace")
+        try:
+            return super().invoke(ctx)
+        except StreamError as error:
+            _note(f"error: {error}")
+            sys.exit(next(code for code, _, kinds in _EXIT_CODES if isinstance(error, kinds)))
+        except KeyboardInterrupt:
+            sys.exit(_INTERRUPTED)
+        except BrokenPipeError:
+            _drop_output()
+            sys.exit(_CLOSED_PIPE)
+        except OSError as error:  # of our own output: the network's are StreamErrors
+            _note(f"error: {error}")
+            _drop_output()
+            sys.exit(1)
+
+
+@click.group(
+    cls=_PromptOrCommand,
+    invoke_without_command=True,
+    subcommand_metavar="[PROMPT] | COMMAND [ARGS]...",
+    epilog=_EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
+@click.option(
+    "-p",
+    "--provider",
+    type=click.Choice(list(PROVIDERS)),
+    help="Whom to ask; else the first provider whose key is set.",
+)
+@click.option("-m", "--model", help="The model; else the environment's or the provider's default.")
+@click.option("-s", "--system", help="Instructions that stand above the prompt.")
+@click.option("--max-tokens", type=click.IntRange(min=1), help="The longest answer, in tokens.")
+@click.option("--temperature", type=_FROM_0, help="Sampling temperature.")
+@click.option("--base-url", help="Another server that speaks the provider's format.")
+@click.option("--json", "as_json", is_flag=True, help="Print every event, as one line of JSON.")
+@click.option("--stats", is_flag=True, help="Print the pace and the usage on standard error.")
+@click.version_option(__version__, prog_name="llm-sse")
+@click.pass_context
+def cli(
+    ctx: click.Context,
+    /,
+    provider: str | None,
+    base_url: str | None,
+    as_json: bool,
+    stats: bool,
+    **question: Any,
+) -> None:
+    """Ask a model; its answer streams to standard output.
+
+    PROMPT is the question; "-", or no PROMPT and a pipe, reads it from standard input. To ask a
+    command's name, write it after "--". Keys come from the environment; without any key, a
+    built-in fake provider answers.
+    """
+    if ctx.invoked_subcommand is not None:
+        return
+    prompt = _prompt(ctx)
+    with (
+        _target(provider, base_url) as target,
+        stream_sync(prompt, **target, **question) as stream,
+    ):
+        _print(stream, as_json)
+        if stats:
+            _note(_stats(stream.metrics, stream.completion))
+
+
+@cli.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON instead of a table.")
+def providers(as_json: bool) -> None:
+    """List the providers, and whose keys are set."""
+    rows = [
+        {
+            "name": row.name,
+            "model": os.environ.get(row.model_env) or row.model,
+            "model_from": row.model_env if os.environ.get(row.model_env) else None,
+            "base_url": redact_url(os.environ.get(row.base_url_env) or row.base_url),
+            "base_url_from": row.base_url_env if os.environ.get(row.base_url_env) else None,
+            "keys": {name: bool(os.environ.get(name)) for name in row.key_env},
+        }
+        for row in PROVIDERS.values()
+    ]
+    if as_json:
+        click.echo(msgspec.json.encode(rows))
+    else:
+        _print_table(rows)
+
+
+@cli.command()
+@click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0 takes a free one.")
+@click.option("--text", default=DEFAULT_TEXT, show_default=False, help="What it answers.")
+@click.option("--ttft-s", type=_FROM_0, default=0.2, help="Seconds to the first token.")
+@click.option("--tokens-per-s", type=_ABOVE_0, default=40.0, help="The pace after it.")
+def fake(port: int, text: str, ttft_s: float, tokens_per_s: float) -> None:
+    """Serve a fake provider to any client, until Ctrl-C."""
+    # A supervisor's stop is as good as a person's.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with (
+        suppress(KeyboardInterrupt),
+        FakeServer(text, port=port, ttft_s=ttft_s, tokens_per_s=tokens_per_s) as server,
+    ):
+        for name in PROVIDERS:
+            click.echo(f"{name:<10} {server.base_url(name)}")
+        _wait()
+
+
+def _prompt(ctx: click.Context) -> str:
+    """Return the question, from the arguments or from standard input."""
+    if len(ctx.args) > 1:
+        ctx.fail("the prompt must be one argument: put it in quotes")
+    if ctx.args and ctx.args != ["-"]:
+        prompt: str = ctx.args[0]
+    elif not ctx.args and sys.stdin.isatty():
+        click.echo(ctx.get_help())
+        ctx.exit()
+    else:
+        prompt = sys.stdin.read()
+    if not prompt.strip():
+        ctx.fail("the prompt is empty")
+    return prompt
+
+
+@contextmanager
+def _target(provider: str | None, base_url: str | None) -> Iterator[dict[str, Any]]:
+    """Say where the question goes, in arguments of `stream_sync`: to a fake if to nobody else."""
+    rows = PROVIDERS.values()
+    with_key = [row.name for row in rows if any(os.environ.get(name) for name in row.key_env)]
+    first = next(iter([*with_key, *PROVIDERS]))
+    if provider or base_url or with_key:
+        yield {"provider": provider or first, "base_url": base_url}
+        return
+    keys = ", ".join(" or ".join(row.key_env) for row in rows)
+    _note(f"no key found ({keys}): this answer comes from the built-in fake provider")
+    with FakeServer(ttft_s=0.2, tokens_per_s=40) as server, requests.Session() as session:
+        session.trust_env = False  # a proxy cannot reach this machine's loopback
+        yield {
+            "provider": first,
+            "base_url": server.base_url(first),
+            "api_key": "fake",
+            "session": session,
+        }
+
+
+def _print(stream: TokenStream, as_json: bool) -> None:
+    """Print an answer, end its last line whatever happens, and say what the text does not."""
+    if as_json and isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8")  # JSON has no other
+    finish = Finish("stop")
+    shown = ""
+    try:
+        for event in stream.events():
+            if as_json:
+                _write(msgspec.json.encode(event).decode() + "\n")
+            elif isinstance(event, TextDelta):
+                # Noted first: Ctrl-C may come as soon as the text is out.
+                shown = _harmless(event.text) or shown
+                _write(event.text)
+            elif isinstance(event, Retrying):
+                _note(f"{event.error}; trying again in {event.delay_s:.1f} s")
+            if isinstance(event, Finish):
+                finish = event
+    finally:
+        if shown and not shown.endswith("\n"):
+            _write("\n")
+    if refusal := stream.completion.refusal:
+        _note(f"the model refuses: {refusal}")
+    if finish.reason != "stop":
+        details = ": ".join(filter(None, (finish.raw_reason, finish.message)))
+        _note(f"the answer ended early: {finish.reason}" + (f" ({details})" if details else ""))
+
+
+def _harmless(text: str) -> str:
+    """Return what a terminal may be shown of model text; a pipe gets it unchanged."""
+    return text.translate(_CONTROL) if sys.stdout.isatty() else text
+
+
+def _write(text: str) -> None:
+    """Print model text at once."""
+    sys.stdout.write(_harmless(text))
+    sys.stdout.flush()
+
+
+def _stats(metrics: StreamMetrics, completion: Completion) -> str:
+    """Return the figures that there are, in one line."""
+    usage = completion.usage
+    figures = (
+        ("first text after {:.0f} ms", metrics.ttft_ms),
+        ("{:.1f} s in all", metrics.total_s),
+        ("{} deltas", metrics.deltas),
+        ("{:.1f} deltas/s", metrics.deltas_per_s),
+        ("{:.1f} tokens/s", metrics.tokens_per_s),
+        ("{} input tokens", usage and usage.input_tokens),
+        ("{} of them cached", usage and usage.cached_input_tokens),
+        ("{} output tokens", usage and usage.output_tokens),
+        ("{} of them reasoning", usage and usage.reasoning_tokens),
+    )
+    return ", ".join(form.format(value) for form, value in figures if value is not None)
+
+
+def _print_table(rows: list[dict[str, Any]]) -> None:
+    """Print the providers for people."""
+    try:
+        # Only here, because it takes longer to import than everything else.
+        from rich.console import Console  # noqa: PLC0415
+        from rich.table import Table  # noqa: PLC0415
+    except ModuleNotFoundError:
+        click.echo(_NEEDS_EXTRA, err=True)
+        sys.exit(2)
+    table = Table("provider", "model", "base URL", "keys", box=None, pad_edge=False)
+    for column in table.columns[1:3]:
+        column.overflow = "fold"
+    for row in rows:
+        model, url = (
+            row[what] + (f"\n(from {row[source]})" if row[source] else "")
+            for what, source in (("model", "model_from"), ("base_url", "base_url_from"))
+        )
+        keys = (f"{name} {'set' if there else 'unset'}" for name, there in row["keys"].items())
+        table.add_row(row["name"], model, url, "\n".join(keys))
+    Console(markup=False, emoji=False, highlight=False).print(table)
+
+
+def _note(text: str) -> None:
+    """Print one line on standard error: nobody's line breaks, control characters or keys in it."""
+    for row in PROVIDERS.values():
+        for key in filter(None, map(os.environ.get, row.key_env)):
+            if len(key) >= _MIN_KEY_CHARS:
+                text = text.replace(key, "***")
+    click.echo("llm-sse: " + " ".join(text.split()).translate(_CONTROL), err=True)
+
+
+def _wait() -> NoReturn:
+    """Wait for a signal, in slices because Windows would not notice one within a wait."""
+    never = threading.Event()
+    while True:
+        never.wait(0.5)
+
+
+def _drop_output() -> None:
+    """Let the interpreter's last flush succeed, where nobody can be written to any more."""
+    with suppress(OSError), open(os.devnull, "wb") as devnull:
+        for stream in (sys.stdout, sys.stderr):
+            os.dup2(devnull.fileno(), stream.fileno())
