@@ -1,0 +1,367 @@
+"""The package's laws, read from its source: who may know whom, and who may do what."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import functools
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import llm_sse
+from llm_sse.providers import PROVIDERS
+
+ROOT = "llm_sse"
+DIRECTORY = Path(llm_sse.__file__).parent
+
+#: What only the outer ring may touch: the network, threads, clocks, chance, the system.
+WORLD = frozenset(
+    {
+        *("requests", "urllib3", "socket", "ssl", "http", "threading", "queue", "concurrent"),
+        *("time", "asyncio", "select", "selectors", "random", "os", "subprocess", "signal"),
+        *("multiprocessing", "importlib"),
+    }
+)
+OUTER_OF_SYNC = ("web", "testing", "cli", "__main__")
+OUTER = ("sync", *OUTER_OF_SYNC)
+
+#: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
+#: may stand under `if TYPE_CHECKING:`.
+REQUESTS_EXCEPTIONS = {
+    "llm_sse.sync.stream": "isinstance(session, requests.Session)",
+    "llm_sse.sync.source": "only an annotation, which could stand under TYPE_CHECKING",
+    "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """One name that a module imports.
+
+    Attributes:
+        target: The module, in full; a name that is no module of ours is left off.
+        line: Where.
+        of_root: Whether it takes names from the package root, or the root itself.
+        typing_only: Whether it stands under `if TYPE_CHECKING:`.
+    """
+
+    target: str
+    line: int
+    of_root: bool
+    typing_only: bool
+
+    @property
+    def top(self) -> str:
+        """The first part of the name."""
+        return self.target.partition(".")[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Module:
+    """One source file of the package."""
+
+    name: str
+    source: str
+    is_package: bool = False
+
+    @functools.cached_property
+    def tree(self) -> ast.Module:
+        """The parsed source."""
+        return ast.parse(self.source)
+
+    @property
+    def part(self) -> str:
+        """The part of the package it belongs to: `sync`, `providers`, `sse`; empty for the root."""
+        return self.name.removeprefix(ROOT).lstrip(".").partition(".")[0]
+
+    @property
+    def is_core(self) -> bool:
+        """Whether it is still: neither the outer ring nor the root that binds all together."""
+        return self.part not in OUTER and self.part != ""
+
+    @functools.cached_property
+    def imports(self) -> list[Import]:
+        """Everything it imports, wherever in the file."""
+        typing_only = {
+            id(inner)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+            for statement in node.body
+            for inner in ast.walk(statement)
+        }
+        found = []
+        for node in ast.walk(self.tree):
+            quiet = id(node) in typing_only
+            if isinstance(node, ast.Import):
+                for alias in node.names:
+                    of_root = alias.name == ROOT
+                    found.append(Import(alias.name, node.lineno, of_root, quiet))
+            elif isinstance(node, ast.ImportFrom):
+                base = self._absolute(node)
+                for alias in node.names:
+                    full = f"{base}.{alias.name}"
+                    target = full if full in MODULES else base
+                    found.append(Import(target, node.lineno, base == ROOT, quiet))
+        return found
+
+    def _absolute(self, node: ast.ImportFrom) -> str:
+        if not node.level:
+            return node.module or ""
+        parts = self.name.split(".")
+        parts = parts[: len(parts) - node.level + self.is_package]
+        return ".".join([*parts, *([node.module] if node.module else [])])
+
+
+def _read() -> dict[str, Module]:
+    modules = {}
+    for path in sorted(DIRECTORY.rglob("*.py")):
+        parts = [ROOT, *path.relative_to(DIRECTORY).with_suffix("").parts]
+        is_package = parts[-1] == "__init__"
+        name = ".".join(parts[:-1] if is_package else parts)
+        modules[name] = Module(name, path.read_text("utf-8"), is_package)
+    return modules
+
+
+MODULES = _read()
+
+
+def imports_the_world(module: Module) -> Iterator[str]:
+    """Find imports of sockets, threads and clocks outside the outer ring."""
+    if module.part in OUTER:
+        return
+    for found in module.imports:
+        if found.top in WORLD:
+            yield f"{module.name}:{found.line} imports {found.target}"
+
+
+def imports_a_library_of_others(module: Module) -> Iterator[str]:
+    """Find requests and urllib3 outside the transport, click and rich outside the CLI."""
+    for found in module.imports:
+        where = f"{module.name}:{found.line} imports {found.target}"
+        if found.top in ("click", "rich") and module.part != "cli":
+            yield where
+        if found.top == "urllib3" and module.name != "llm_sse.sync.transport":
+            yield where
+        if (
+            found.top == "requests"
+            and module.name != "llm_sse.sync.transport"
+            and module.name not in REQUESTS_EXCEPTIONS
+            and not (found.typing_only and module.part == "sync")
+        ):
+            yield where
+
+
+def uses_more_than_the_session(module: Module) -> Iterator[str]:
+    """Find anything that is done with requests outside the transport but to name its Session."""
+    if module.name == "llm_sse.sync.transport":
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "requests":
+            if node.attr != "Session":
+                yield f"{module.name}:{node.lineno} uses requests.{node.attr}"
+        elif isinstance(node, ast.Call) and ast.unparse(node.func) == "requests.Session":
+            if module.part != "cli":
+                yield f"{module.name}:{node.lineno} makes a requests.Session"
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("requests"):
+            yield f"{module.name}:{node.lineno} imports from requests"
+
+
+def imports_upwards(module: Module) -> Iterator[str]:
+    """Find imports against the direction of knowledge: core <- sync <- everything else."""
+    leaves = {"errors": set(), "events": set(), "chat": {"llm_sse.errors"}}  # chat may refuse
+    for found in module.imports:
+        if found.top != ROOT:
+            continue
+        where = f"{module.name}:{found.line} imports {found.target}"
+        target = Module(found.target, "").part
+        forbidden = OUTER if module.is_core else OUTER_OF_SYNC if module.part == "sync" else ()
+        if target in forbidden or found.target not in leaves.get(module.part, {found.target}):
+            yield where
+
+
+def imports_a_sibling(module: Module) -> Iterator[str]:
+    """Find providers that know each other."""
+    if module.part != "providers" or module.is_package:
+        return
+    for found in module.imports:
+        siblings = found.target.startswith("llm_sse.providers")
+        if siblings and found.target not in (module.name, "llm_sse.providers.base"):
+            yield f"{module.name}:{found.line} imports {found.target}"
+
+
+def compares_a_provider(module: Module) -> Iterator[str]:
+    """Find decisions by a provider's name; what differs between providers is in their rows."""
+    for node in ast.walk(module.tree):
+        operands: list[ast.AST] = []
+        if isinstance(node, ast.Compare) and any(
+            isinstance(op, (ast.Eq, ast.NotEq, ast.In, ast.NotIn)) for op in node.ops
+        ):
+            operands = [node.left, *node.comparators]
+        elif isinstance(node, ast.MatchValue):
+            operands = [node.value]
+        for operand in operands:
+            for inner in ast.walk(operand):
+                if isinstance(inner, ast.Constant) and inner.value in PROVIDERS:
+                    yield f"{module.name}:{inner.lineno} compares {inner.value!r}"
+
+
+def imports_the_root(module: Module) -> Iterator[str]:
+    """Find modules that go through the front door from inside."""
+    if module.name == ROOT:
+        return
+    for found in module.imports:
+        if found.of_root:
+            yield f"{module.name}:{found.line} imports from the package root"
+
+
+def prints(module: Module) -> Iterator[str]:
+    """Find output that nobody asked for."""
+    if module.name in ("llm_sse.cli", "llm_sse.sync.wrappers"):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
+            yield f"{module.name}:{node.lineno} prints"
+
+
+def lacks_a_docstring(module: Module) -> Iterator[str]:
+    """Find public modules that do not say what they are."""
+    private = module.name.rpartition(".")[2].startswith("_")
+    if not private and not ast.get_docstring(module.tree):
+        yield f"{module.name} has no docstring"
+
+
+def is_called_utils(module: Module) -> Iterator[str]:
+    """Find modules whose name says nothing."""
+    if module.name.rpartition(".")[2].strip("_") in ("utils", "util", "helpers", "common", "misc"):
+        yield f"{module.name} needs a name that says what it is"
+
+
+LAWS = [
+    imports_the_world,
+    imports_a_library_of_others,
+    uses_more_than_the_session,
+    imports_upwards,
+    imports_a_sibling,
+    compares_a_provider,
+    imports_the_root,
+    prints,
+    lacks_a_docstring,
+    is_called_utils,
+]
+
+
+def offences(law: object, module: Module) -> list[str]:
+    """Return what in a module is against a law."""
+    assert callable(law)
+    return list(law(module))
+
+
+class TestPackage:
+    def test_all_of_it_is_read(self) -> None:
+        """The laws see every part of the package."""
+        parts = {module.part for module in MODULES.values()}
+        assert {"", "sse", "chat", "errors", "events", "providers", "sync", "testing"} <= parts
+        assert MODULES["llm_sse.sse"].is_core
+        assert MODULES["llm_sse.providers.base"].is_core
+        assert not MODULES["llm_sse.sync.transport"].is_core
+
+    @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+    def test_law(self, law: object) -> None:
+        """No module of the package offends against the law."""
+        assert [found for module in MODULES.values() for found in offences(law, module)] == []
+
+    def test_exceptions_are_needed(self) -> None:
+        """An exception that nobody makes use of any longer is deleted."""
+        for name in REQUESTS_EXCEPTIONS:
+            assert any(
+                found.top == "requests" and not found.typing_only for found in MODULES[name].imports
+            )
+
+
+class TestLaws:
+    @pytest.mark.parametrize(
+        ("law", "name", "source"),
+        [
+            (imports_the_world, "llm_sse.sse", "import time"),
+            (imports_the_world, "llm_sse.retry", "def f():\n    from time import sleep"),
+            (imports_the_world, "llm_sse.providers.openai", "import http.client"),
+            (imports_the_world, "llm_sse.chat", "from concurrent import futures"),
+            (imports_the_world, "llm_sse", "import threading"),
+            (imports_a_library_of_others, "llm_sse.sync.reader", "import requests"),
+            (imports_a_library_of_others, "llm_sse.sync.source", "import urllib3"),
+            (imports_a_library_of_others, "llm_sse.web", "from urllib3.util import Retry"),
+            (imports_a_library_of_others, "llm_sse.sync.wrappers", "import rich.console"),
+            (imports_a_library_of_others, "llm_sse.testing.server", "from click import echo"),
+            (uses_more_than_the_session, "llm_sse.sync.stream", "requests.get('x')"),
+            (uses_more_than_the_session, "llm_sse.sync.stream", "x = requests.Session()"),
+            (uses_more_than_the_session, "llm_sse.sync.stream", "from requests import get"),
+            (uses_more_than_the_session, "llm_sse.cli", "requests.post('x')"),
+            (imports_upwards, "llm_sse.errors", "from .events import Event"),
+            (imports_upwards, "llm_sse.events", "from .errors import StreamError"),
+            (imports_upwards, "llm_sse.chat", "from .events import Event"),
+            (imports_upwards, "llm_sse.chat", "from . import events"),
+            (imports_upwards, "llm_sse.sse", "from .sync.channel import Channel"),
+            (imports_upwards, "llm_sse.providers.openai", "from ..testing import FakeServer"),
+            (imports_upwards, "llm_sse.metrics", "from .cli import main"),
+            (imports_upwards, "llm_sse.sync.stream", "from ..web.sse import respond"),
+            (imports_a_sibling, "llm_sse.providers.openai", "from .gemini import Gemini"),
+            (imports_a_sibling, "llm_sse.providers.openai", "from . import PROVIDERS"),
+            (imports_a_sibling, "llm_sse.providers.base", "from .openai import OpenAI"),
+            (imports_a_sibling, "llm_sse.providers.base", "import llm_sse.providers.openai"),
+            (compares_a_provider, "llm_sse.cli", "if name == 'openai': pass"),
+            (compares_a_provider, "llm_sse.cli", "if 'gemini' != name: pass"),
+            (compares_a_provider, "llm_sse.cli", "x = name in ('a', 'anthropic')"),
+            (compares_a_provider, "llm_sse.cli", "x = name not in frozenset({'anthropic'})"),
+            (compares_a_provider, "llm_sse.cli", "match name:\n    case 'openai': pass"),
+            (imports_the_root, "llm_sse.cli", "import llm_sse"),
+            (imports_the_root, "llm_sse.cli", "from llm_sse import stream_sync"),
+            (imports_the_root, "llm_sse.cli", "from . import sse"),
+            (imports_the_root, "llm_sse.sync.stream", "from .. import errors"),
+            (prints, "llm_sse.sync.stream", "def f():\n    print('x')"),
+            (lacks_a_docstring, "llm_sse.cli", "import os"),
+            (lacks_a_docstring, "llm_sse.cli", ""),
+            (is_called_utils, "llm_sse.sync.utils", ""),
+            (is_called_utils, "llm_sse._util", ""),
+        ],
+    )
+    def test_offence(self, law: object, name: str, source: str) -> None:
+        """Each law finds what it is meant to find."""
+        assert len(offences(law, Module(name, source))) == 1
+
+    @pytest.mark.parametrize(
+        ("name", "source"),
+        [
+            ("llm_sse.sync.transport", "import requests, urllib3, socket, time"),
+            ("llm_sse.sync.reader", "if TYPE_CHECKING:\n    import requests"),
+            ("llm_sse.sync.stream", "import requests\nx = isinstance(s, requests.Session)"),
+            ("llm_sse.testing.server", "from http.server import HTTPServer\nimport threading"),
+            ("llm_sse.cli", "import click, rich, requests\nfrom .sync.stream import x\nprint('x')"),
+            ("llm_sse.chat", "from .errors import ConfigurationError"),
+            ("llm_sse.sse", "from ._version import __version__\nfrom .errors import StreamError"),
+            ("llm_sse.sync.stream", "from .._version import __version__\nfrom ..chat import Tool"),
+            (
+                "llm_sse.providers.openai",
+                "from .base import Provider\nfrom ..sse import SSEDecoder",
+            ),
+            ("llm_sse.providers.gemini", "name = 'gemini'\nx = f(provider='openai')"),
+            ("llm_sse.providers.gemini", "x = {'openai': 1}\nx = name == 'azure'"),
+        ],
+    )
+    def test_no_offence(self, name: str, source: str) -> None:
+        """What is allowed offends against no law."""
+        module = Module(name, f'"""Say."""\n{source}\n')
+        assert [found for law in LAWS for found in offences(law, module)] == []
+
+    def test_relative_imports_of_packages(self) -> None:
+        """In a package's own file one dot is the package itself."""
+        inside = Module(
+            "llm_sse.providers", "from .gemini import Gemini\nfrom ..sse import x", True
+        )
+        assert [found.target for found in inside.imports] == [
+            "llm_sse.providers.gemini",
+            "llm_sse.sse",
+        ]
+        root = Module("llm_sse", "from . import errors\nfrom ._version import __version__", True)
+        assert [found.target for found in root.imports] == ["llm_sse.errors", "llm_sse._version"]

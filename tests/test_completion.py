@@ -1,0 +1,223 @@
+"""The folding of events into what was said."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from llm_sse.completion import Accumulator, Completion, add_usage
+from llm_sse.events import (
+    Citation,
+    Event,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    Resumed,
+    Retrying,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Unknown,
+    Usage,
+)
+
+CUT = "the stream ended before the call was complete"
+
+
+def fold(*events: Event) -> Completion:
+    """Fold events into a completion."""
+    accumulator = Accumulator()
+    for event in events:
+        accumulator.add(event)
+    return accumulator.completion()
+
+
+class TestAccumulator:
+    def test_nothing(self) -> None:
+        """Without events there is an empty completion that knows its provider."""
+        assert fold() == Completion()
+        assert Accumulator("gemini").completion() == Completion(provider="gemini")
+
+    @pytest.mark.parametrize(
+        ("events", "completion"),
+        [
+            ([StreamStart("m", "r")], Completion(model="m", response_id="r")),
+            ([TextDelta("Hel"), TextDelta("lo")], Completion(text="Hello")),
+            ([ReasoningDelta("so "), ReasoningDelta("so")], Completion(reasoning="so so")),
+            ([ReasoningDelta(signature="s"), ReasoningDelta(redacted="x")], Completion()),
+            ([RefusalDelta("I "), RefusalDelta("won't")], Completion(refusal="I won't")),
+            (
+                [Citation(url="a"), Citation(url="b")],
+                Completion(citations=(Citation(url="a"), Citation(url="b"))),
+            ),
+            ([Usage(1, 2)], Completion(usage=Usage(1, 2))),
+            (
+                [Finish("length", "max_tokens")],
+                Completion(finish_reason="length", raw_finish_reason="max_tokens"),
+            ),
+            ([Unknown("ping", 1), Retrying(1, 0.5, "x"), Resumed(1, 5, "x")], Completion()),
+        ],
+        ids=lambda value: type(value[0]).__name__ if isinstance(value, list) else "",
+    )
+    def test_each_kind(self, events: list[Event], completion: Completion) -> None:
+        """Every kind of event has its place, or none."""
+        assert fold(*events) == completion
+
+    def test_kinds_do_not_mix(self) -> None:
+        """Text, reasoning and refusal are kept apart however they interleave."""
+        completion = fold(
+            TextDelta("a"), ReasoningDelta("b"), RefusalDelta("c"), TextDelta("d"), TextDelta("")
+        )
+        assert (completion.text, completion.reasoning, completion.refusal) == ("ad", "b", "c")
+
+    def test_asking_changes_nothing(self) -> None:
+        """A completion may be asked for at any time, and stays what it was."""
+        accumulator = Accumulator()
+        accumulator.add(TextDelta("a"))
+        accumulator.add(ToolCallDelta(0, "c", "f", "{"))
+        accumulator.add(Usage(1))
+        first = accumulator.completion()
+        assert accumulator.completion() == first
+        accumulator.add(TextDelta("b"))
+        assert (first.text, accumulator.completion().text) == ("a", "ab")
+
+    def test_text_deltas_can_be_counted(self) -> None:
+        """The text deltas are kept one by one."""
+        accumulator = Accumulator()
+        accumulator.add(TextDelta("a"))
+        accumulator.add(TextDelta("b"))
+        assert accumulator.text_deltas == ["a", "b"]
+
+    def test_complete_calls_replace_their_fragments(self) -> None:
+        """A complete call stands once, in the order of completion; its fragments are gone."""
+        first = ToolCall("c1", "f", {"a": 1}, '{"a":1}')
+        second = ToolCall("c2", "f", {}, "")
+        assert fold(
+            ToolCallDelta(0, "c1", "f"),
+            ToolCallDelta(0, arguments='{"a":1}'),
+            ToolCallDelta(1, "c2", "f"),
+            first,
+            second,
+        ) == Completion(tool_calls=(first, second))
+
+    def test_calls_without_fragments(self) -> None:
+        """A provider may send complete calls only."""
+        call = ToolCall(None, "f", {}, "")
+        assert fold(call, call).tool_calls == (call, call)
+
+    def test_calls_without_identifiers(self) -> None:
+        """Of two open calls that look the same, the one that began first is completed first."""
+        call = ToolCall(None, "f", {"a": 1}, '{"a":1}')
+        assert fold(
+            ToolCallDelta(0, name="f", arguments='{"a":1}'),
+            ToolCallDelta(1, name="f", arguments='{"b":'),
+            call,
+        ).tool_calls == (call, ToolCall(None, "f", {}, '{"b":', CUT))
+
+    def test_another_call_leaves_fragments_alone(self) -> None:
+        """A complete call takes only fragments with its own identifier and name."""
+        call = ToolCall("c2", "f", {}, "")
+        other = ToolCall("c1", "g", {}, "")
+        assert fold(ToolCallDelta(0, "c1", "f", "{"), call, other).tool_calls == (
+            call,
+            other,
+            ToolCall("c1", "f", {}, "{", CUT),
+        )
+
+    def test_calls_that_were_cut_off(self) -> None:
+        """What there was of an unfinished call is kept as text, with an error, in order."""
+        done = ToolCall("c0", "f", {}, "{}")
+        assert fold(
+            ToolCallDelta(0, "c0", "f", "{}"),
+            done,
+            ToolCallDelta(2, "c2", "h"),
+            ToolCallDelta(1, "c1", "g", '{"ci'),
+            ToolCallDelta(1, arguments='ty": '),
+        ).tool_calls == (
+            done,
+            ToolCall("c1", "g", {}, '{"city": ', CUT),
+            ToolCall("c2", "h", {}, "", CUT),
+        )
+
+    def test_the_first_fragment_names_the_call(self) -> None:
+        """Identifier and name are the first that came, even if they came late or come again."""
+        assert fold(
+            ToolCallDelta(0), ToolCallDelta(0, "c", "f"), ToolCallDelta(0, "d", "g", "x")
+        ).tool_calls == (ToolCall("c", "f", {}, "x", CUT),)
+
+    def test_the_last_usage_of_an_attempt_counts(self) -> None:
+        """Usage within an attempt is a running figure, not a sum."""
+        assert fold(StreamStart(), Usage(5, 1), Usage(5, 9)).usage == Usage(5, 9)
+
+    def test_usage_is_summed_over_attempts(self) -> None:
+        """A new StreamStart begins an attempt, which costs on top of those before."""
+        assert fold(
+            StreamStart("m1", "r1"),
+            TextDelta("a"),
+            Usage(10, 1, 4, raw={"one": 1}),
+            Resumed(1, 1, "gone"),
+            StreamStart("m2", "r2"),
+            TextDelta("b"),
+            Usage(20, 2, None, 3, raw={"two": 2}),
+            StreamStart("m3", "r3"),
+            Usage(30, 3),
+            Finish("stop", "end"),
+        ) == Completion(
+            text="ab",
+            usage=Usage(60, 6, 4, 3, {"two": 2}),
+            finish_reason="stop",
+            raw_finish_reason="end",
+            model="m3",
+            response_id="r3",
+        )
+
+    def test_usage_of_a_failed_attempt_counts(self) -> None:
+        """What an attempt that is retried had cost is paid, even if the next one never starts."""
+        assert fold(StreamStart(), Usage(10, 1), Retrying(1, 0, "x")).usage == Usage(10, 1)
+        assert fold(
+            StreamStart(), Usage(10, 1), Retrying(1, 0, "x"), Usage(5), StreamStart(), Usage(1, 1)
+        ).usage == Usage(16, 2)
+
+    def test_attempts_without_usage(self) -> None:
+        """An attempt whose usage never came adds nothing, and erases nothing."""
+        assert fold(StreamStart(), StreamStart()).usage is None
+        assert fold(StreamStart(), Usage(1), StreamStart()).usage == Usage(1)
+        assert fold(StreamStart(), StreamStart(), Usage(1)).usage == Usage(1)
+
+    def test_raw_reason_without_a_finish(self) -> None:
+        """A stream that broke after the provider's word has the word but no finish."""
+        accumulator = Accumulator()
+        accumulator.raw_finish_reason = "stop"
+        completion = accumulator.completion()
+        assert (completion.finish_reason, completion.raw_finish_reason) == (None, "stop")
+
+
+class TestAddUsage:
+    def test_unknown_figures(self) -> None:
+        """A figure that one attempt does not know is the other's; zero is known."""
+        assert add_usage(Usage(1, None, 0, None), Usage(None, 2, 3, None)) == Usage(1, 2, 3, None)
+
+    def test_none(self) -> None:
+        """No usage is neutral."""
+        assert add_usage(None, None) is None
+        assert add_usage(Usage(), None) == Usage()
+        assert add_usage(None, Usage()) == Usage()
+
+    def test_raw(self) -> None:
+        """The later provider's object stays, if there is one."""
+        assert add_usage(Usage(raw={}), Usage(raw=None)) == Usage(raw={})
+        assert add_usage(Usage(raw={"a": 1}), Usage(raw={})) == Usage(raw={})
+
+
+class TestCompletion:
+    def test_frozen(self) -> None:
+        """A completion cannot be changed."""
+        with pytest.raises(AttributeError):
+            Completion().text = "a"  # type: ignore[misc]
+
+    def test_pickle(self) -> None:
+        """A completion survives a pickle, because errors carry it through them."""
+        completion = fold(TextDelta("a"), ToolCallDelta(0, "c", "f", "{"), Usage(1, raw={"a": 1}))
+        assert pickle.loads(pickle.dumps(completion)) == completion
