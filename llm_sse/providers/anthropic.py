@@ -52,6 +52,7 @@ from .base import (
     Decoder,
     Provider,
     ToolCallBuilder,
+    bearer_token,
     decode_body,
     end_of_body,
     error_text,
@@ -214,8 +215,7 @@ class Anthropic(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Anthropic's endpoint does; a Bearer token counts as a key, too."""
-        bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not (headers.get("x-api-key") or bearer):
+        if not (headers.get("x-api-key") or bearer_token(headers)):
             raise self.api_error(401, "x-api-key header is required", code="authentication_error")
         if not headers.get("anthropic-version"):
             raise self._refusal("anthropic-version: header is required")

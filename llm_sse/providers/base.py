@@ -40,9 +40,11 @@ __all__ = [
     "Encoder",
     "Provider",
     "ToolCallBuilder",
+    "bearer_token",
     "decode_body",
     "end_of_body",
     "error_text",
+    "is_listed_error",
     "lenient_convert",
     "lenient_decode",
     "merge",
@@ -415,6 +417,16 @@ def error_text(error: Any) -> tuple[str, str | None]:
     return message, None if code is None else str(code)
 
 
+def is_listed_error(value: Any) -> bool:
+    """Whether a value is an error in the list that Google's servers like to put it in."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and isinstance(value[0], dict)
+        and bool(value[0].get("error"))
+    )
+
+
 def decode_body(body: bytes) -> Any:
     """Decode an error's body: JSON; the JSON in an event stream's first event; or text."""
     first = SSEDecoder().feed(body.lstrip() + b"\n\n")[:1]
@@ -437,6 +449,12 @@ def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
             else value
         )
     return body
+
+
+def bearer_token(headers: Mapping[str, str]) -> str:
+    """Return the token of a request's `Authorization: Bearer ...`; empty where there is none."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
 
 
 def request_id(headers: Mapping[str, str]) -> str | None:

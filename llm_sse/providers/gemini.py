@@ -52,9 +52,11 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
+    bearer_token,
     decode_body,
     end_of_body,
     error_text,
+    is_listed_error,
     lenient_convert,
     lenient_decode,
     merge,
@@ -237,8 +239,7 @@ class Gemini(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Google's endpoint does."""
-        bearer = headers.get("authorization", "").removeprefix("Bearer ").strip()
-        if not (headers.get("x-goog-api-key") or bearer):
+        if not (headers.get("x-goog-api-key") or bearer_token(headers)):
             raise self.api_error(403, "Method doesn't allow unregistered callers.")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -482,7 +483,7 @@ class _Decoder:
             return ()
         response = lenient_decode(sse.data, _Response, _decode_response)
         if not isinstance(response, _Response):
-            if isinstance(response, list) and _error_of(response):
+            if is_listed_error(response):
                 return self._fail(response)
             return (Unknown(sse.event, response),)
         if response.error:
@@ -559,7 +560,7 @@ class _Decoder:
         elif part.functionCall is not None:
             self._function_call(part.functionCall, part.thoughtSignature, events)
         elif not part.is_known():
-            if raw:
+            if any(value is not None for value in raw.values()):
                 events.append(Unknown(next((n for n in raw if n not in _PARTS), "part"), raw))
         elif part.thought:
             if part.text or part.thoughtSignature:

@@ -52,9 +52,11 @@ from .base import (
     Decoder,
     Provider,
     ToolCallBuilder,
+    bearer_token,
     decode_body,
     end_of_body,
     error_text,
+    is_listed_error,
     lenient_decode,
     merge,
     normalised,
@@ -230,8 +232,7 @@ class OpenAI(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        scheme, _, token = headers.get("authorization", "").partition(" ")
-        if scheme.lower() != "bearer" or not token.strip():
+        if not bearer_token(headers):
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -338,7 +339,7 @@ class _Decoder:
             return self._fail([], plain_decode(data))
         chunk = lenient_decode(data, _Chunk, _decode_chunk)
         if not isinstance(chunk, _Chunk):
-            if isinstance(chunk, list) and chunk and _is_object(chunk[0]) and "error" in chunk[0]:
+            if is_listed_error(chunk):
                 return self._fail([], chunk)
             return (Unknown(sse.event, chunk),)
         events: list[Event] = []
