@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -113,6 +113,7 @@ class TestLenientDecode:
     )
 
     @given(JSON)
+    @settings(deadline=None)
     def test_any_json_can_be_converted(self, value: Any) -> None:
         """No object makes the conversion fail."""
         converted = lenient_convert(value, Outer)
@@ -220,6 +221,7 @@ class TestRetryAfter:
         assert retry_after_s(headers) == wait_s
 
     @given(st.text(max_size=40), st.text(max_size=40))
+    @settings(deadline=None)
     def test_any_header_can_be_read(self, value: str, date: str) -> None:
         """No header makes the reading fail."""
         wait_s = retry_after_s({"retry-after": value, "date": date})
