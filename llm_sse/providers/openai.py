@@ -90,9 +90,7 @@ _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "q
 
 #: How servers say that a model does not exist: by a code, or in their own words.
 _MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
-_NO_MODEL = re.compile(
-    r"\bmodel\b.*\b(not exist|not found|not a valid model)|not a valid model", re.I | re.S
-)
+_NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
 
 
 class _Function(Struct):
