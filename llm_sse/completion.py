@@ -68,7 +68,7 @@ class Accumulator:
         self._provider = provider
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
-        self._calls: list[ToolCall] = []
+        self._calls: list[ToolCall | _OpenCall] = []
         self._open: dict[int, _OpenCall] = {}
         self._citations: list[Citation] = []
         self._earlier_usage: Usage | None = None
@@ -103,12 +103,13 @@ class Accumulator:
     def completion(self) -> Completion:
         """Return what has been said so far."""
         finish = self._finish
-        cut = tuple(call.as_cut_off() for _, call in sorted(self._open.items()))
         return Completion(
             text="".join(self.text_deltas),
             reasoning="".join(self._reasoning),
             refusal="".join(self._refusal),
-            tool_calls=tuple(self._calls) + cut,
+            tool_calls=tuple(
+                call if isinstance(call, ToolCall) else call.as_cut_off() for call in self._calls
+            ),
             citations=tuple(self._citations),
             usage=add_usage(self._earlier_usage, self._usage),
             finish_reason=finish.reason if finish else None,
@@ -128,7 +129,10 @@ class Accumulator:
         self._usage = None
 
     def _add_fragment(self, delta: ToolCallDelta) -> None:
-        call = self._open.setdefault(delta.index, _OpenCall())
+        call = self._open.get(delta.index)
+        if call is None:
+            call = self._open[delta.index] = _OpenCall()
+            self._calls.append(call)
         call.id = call.id or delta.id
         call.name = call.name or delta.name or ""
         call.arguments.append(delta.arguments)
@@ -138,7 +142,8 @@ class Accumulator:
         for index, fragments in sorted(self._open.items()):
             if fragments.id == call.id and fragments.name == call.name:
                 del self._open[index]
-                break
+                self._calls[self._calls.index(fragments)] = call
+                return
         self._calls.append(call)
 
 

@@ -61,5 +61,5 @@ def _overlap(window: str, text: str) -> int:
     """Return how many characters of `text` repeat the window's end; 0 if too few to be sure."""
     for length in range(min(len(window), len(text)), MIN_OVERLAP_CHARS - 1, -1):
         if window.endswith(text[:length]):
-            return length
+            return 0 if text[:length].isspace() else length  # an indent is no repetition
     return 0

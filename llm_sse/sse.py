@@ -87,19 +87,19 @@ class SSEDecoder:
         self._data = bytearray()
         self._event = ""
         self._id = ""
+        self._failure: ProtocolError | None = None
 
     def feed(self, chunk: bytes) -> list[ServerSentEvent]:
         """Take the next bytes, of any number; return the events that they complete.
 
         Raises:
-            ProtocolError: An event grew beyond `max_event_bytes`.
+            ProtocolError: An event grew beyond `max_event_bytes`; raised by the next call where
+                this one has events to return, and by every call after it.
         """
-        if self._at_start:
-            chunk = self._without_bom(chunk)
-        if self._after_cr and chunk:
-            self._after_cr = False
-            if chunk[0] == 0x0A:
-                chunk = chunk[1:]
+        if self._failure is not None:
+            raise self._failure
+        if self._at_start or self._after_cr:
+            chunk = self._trimmed(chunk)
         if not chunk:
             return []
         lines = chunk.splitlines()
@@ -114,16 +114,21 @@ class SSEDecoder:
             self._line += lines[0]
             lines[0] = bytes(self._line)
             self._line.clear()
-        for line in lines:
-            if line.startswith(b"data:"):  # first, for it is nearly every line there is
-                self._add_data(line[6:] if line[5:6] == b" " else line[5:])
-            elif line:
-                self._field(line)
-            else:
-                self._dispatch(events)
-        if rest:
-            self._line += rest
-            self._check_size(len(self._line) + len(self._data))
+        try:
+            for line in lines:
+                if line.startswith(b"data:"):  # first, for it is nearly every line there is
+                    self._add_data(line[6:] if line[5:6] == b" " else line[5:])
+                elif line:
+                    self._field(line)
+                else:
+                    self._dispatch(events)
+            if rest:
+                self._line += rest
+                self._check_size(len(self._line) + len(self._data))
+        except ProtocolError as failure:
+            self._failure = failure
+            if not events:
+                raise
         return events
 
     def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
@@ -132,7 +137,12 @@ class SSEDecoder:
         Args:
             dispatch_unfinished: The standard discards an event whose closing blank line is missing.
                 Some servers never send the last one; with `True` it is returned all the same.
+
+        Raises:
+            ProtocolError: An event has grown beyond `max_event_bytes`.
         """
+        if self._failure is not None:
+            raise self._failure
         events: list[ServerSentEvent] = []
         if dispatch_unfinished:
             if self._line:
@@ -141,6 +151,15 @@ class SSEDecoder:
         self._line.clear()
         self._reset()
         return events
+
+    def _trimmed(self, chunk: bytes) -> bytes:
+        """Remove what belongs to the bytes before: a BOM's rest, or the LF of a CRLF."""
+        if self._at_start:
+            chunk = self._without_bom(chunk)
+        if self._after_cr and chunk:
+            self._after_cr = False
+            chunk = chunk.removeprefix(b"\n")
+        return chunk
 
     def _without_bom(self, chunk: bytes) -> bytes:
         """Remove one leading byte order mark, which may itself arrive in pieces."""

@@ -31,7 +31,6 @@ OUTER = ("sync", *OUTER_OF_SYNC)
 #: may stand under `if TYPE_CHECKING:`.
 REQUESTS_EXCEPTIONS = {
     "llm_sse.sync.stream": "isinstance(session, requests.Session)",
-    "llm_sse.sync.source": "only an annotation, which could stand under TYPE_CHECKING",
     "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
 }
 

@@ -121,9 +121,9 @@ class TestAccumulator:
         call = ToolCall("c2", "f", {}, "")
         other = ToolCall("c1", "g", {}, "")
         assert fold(ToolCallDelta(0, "c1", "f", "{"), call, other).tool_calls == (
+            ToolCall("c1", "f", {}, "{", CUT),
             call,
             other,
-            ToolCall("c1", "f", {}, "{", CUT),
         )
 
     def test_calls_that_were_cut_off(self) -> None:
@@ -132,8 +132,8 @@ class TestAccumulator:
         assert fold(
             ToolCallDelta(0, "c0", "f", "{}"),
             done,
-            ToolCallDelta(2, "c2", "h"),
             ToolCallDelta(1, "c1", "g", '{"ci'),
+            ToolCallDelta(2, "c2", "h"),
             ToolCallDelta(1, arguments='ty": '),
         ).tool_calls == (
             done,

@@ -54,6 +54,7 @@ from .base import (
     ToolCallBuilder,
     bearer_token,
     decode_body,
+    decode_json,
     end_of_body,
     error_text,
     lenient_convert,
@@ -354,8 +355,8 @@ class _Decoder:
         if kind == "ping":
             return ()
         if kind == "error" or wire.error:
-            return self._fail(msgspec.json.decode(sse.data))
-        return (Unknown(kind, msgspec.json.decode(sse.data)),)
+            return self._fail(decode_json(sse.data))
+        return (Unknown(kind, decode_json(sse.data)),)
 
     def end(self) -> Iterable[Event]:
         """The body ended: after `message_stop`, or too early."""
@@ -403,7 +404,7 @@ class _Decoder:
                 self._whole_input[index] = block.input
             events.append(ToolCallDelta(call.index, call.id, call.name))
         else:
-            wire = msgspec.json.decode(raw) if isinstance(raw, str) else raw
+            wire = decode_json(raw) if isinstance(raw, str) else raw
             events.append(Unknown(block.type or "content_block", wire.get("content_block")))
         return events
 
@@ -425,7 +426,7 @@ class _Decoder:
             return (ToolCallDelta(call.index, arguments=delta.partial_json),)
         if kind == "citations_delta":
             return (_citation(delta.citation),)
-        return (Unknown(kind or "content_block_delta", msgspec.json.decode(data)),)
+        return (Unknown(kind or "content_block_delta", decode_json(data)),)
 
     def _close(self, index: int) -> list[Event]:
         """Complete the call at an index: from its fragments, or from the input that came whole."""

@@ -14,6 +14,7 @@ the `Encoder` writes events as the provider does, `error_body()` an error.
 from __future__ import annotations
 
 import dataclasses
+import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from email.utils import parsedate_to_datetime
@@ -42,6 +43,7 @@ __all__ = [
     "ToolCallBuilder",
     "bearer_token",
     "decode_body",
+    "decode_json",
     "end_of_body",
     "error_text",
     "is_listed_error",
@@ -342,13 +344,39 @@ def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) 
         ProtocolError: It is not JSON.
     """
     try:
-        try:
-            return decoder.decode(data)
-        except msgspec.ValidationError:
-            value = msgspec.json.decode(data)  # a wrong type may stand before a syntax error
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ProtocolError(f"not valid JSON in the stream: {error}: {data[:200]!r}") from None
+        return decoder.decode(data)
+    except (msgspec.DecodeError, RecursionError):  # a wrong type is a DecodeError, too
+        value = decode_json(data)
     return lenient_convert(value, type_) if isinstance(value, dict) else value
+
+
+def decode_json(data: str) -> Any:
+    """Decode JSON, also where it is only JavaScript's idea of it.
+
+    Gateways written in JavaScript or Python have been seen to cut an emoji between its two
+    surrogates, and to print `NaN`. Half a character becomes U+FFFD, a number that is none `None`.
+
+    Raises:
+        ProtocolError: It is not JSON in anybody's reading.
+    """
+    try:
+        return msgspec.json.decode(data)
+    except (msgspec.DecodeError, RecursionError) as error:
+        complaint = f"not valid JSON in the stream: {error}: {data[:200]!r}"
+    try:
+        return _without_surrogates(json.loads(data, parse_constant=lambda _: None))
+    except (ValueError, RecursionError):
+        raise ProtocolError(complaint) from None
+
+
+def _without_surrogates(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    if isinstance(value, list):
+        return [_without_surrogates(item) for item in value]
+    if isinstance(value, dict):
+        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+    return value
 
 
 def lenient_convert(value: Any, type_: Any) -> Any:

@@ -54,6 +54,7 @@ from .base import (
     Provider,
     bearer_token,
     decode_body,
+    decode_json,
     end_of_body,
     error_text,
     is_listed_error,
@@ -487,7 +488,7 @@ class _Decoder:
                 return self._fail(response)
             return (Unknown(sse.event, response),)
         if response.error:
-            return self._fail(msgspec.json.decode(sse.data))
+            return self._fail(decode_json(sse.data))
         events: list[Event] = []
         if not self._started and (
             response.candidates

@@ -54,6 +54,7 @@ from .base import (
     ToolCallBuilder,
     bearer_token,
     decode_body,
+    decode_json,
     end_of_body,
     error_text,
     is_listed_error,
@@ -347,7 +348,7 @@ class _Decoder:
             or chunk.object == "error"
             or (chunk.choices is None and isinstance(chunk.message, str))
         ):
-            return self._fail(events, msgspec.json.decode(data))
+            return self._fail(events, decode_json(data))
         return events
 
     def end(self) -> Iterable[Event]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import dataclasses
 import random
 from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
-import requests
 from msgspec import Struct
 
-from ..chat import ChatRequest
+from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
-from ..errors import ConnectionLost, ProtocolError, StreamError
+from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
 from ..providers.base import Decoder, Provider, request_id
 from ..retry import RetryPolicy
@@ -25,11 +25,17 @@ from ..sse import SSEDecoder
 from .channel import Channel
 from .transport import send
 
+if TYPE_CHECKING:
+    import requests
+
 __all__ = ["Answered", "EventSource"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
+
+#: Shorter texts are no real keys, and would be found in any message.
+_MIN_KEY_CHARS = 8
 
 
 class Answered(Struct, frozen=True):
@@ -61,7 +67,10 @@ class EventSource:
         channel: The producer's end of it: where to wait, and how to be interrupted.
         draw: Draws a number in [0, 1) for the back-off's jitter.
 
-    Thread: the producer's.
+    Raises:
+        ConfigurationError: The provider cannot be asked that.
+
+    Thread: made by the caller's, iterated by the producer's.
     """
 
     def __init__(
@@ -88,15 +97,16 @@ class EventSource:
         self._session = session
         self._channel = channel
         self._draw = draw
+        self._request = self._written(chat)
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
         said = Accumulator(self._provider.name)
-        chat = self._chat
+        request = self._request
         retries = resumes = 0
         while True:
             begun = False
-            events = self._attempt(chat)
+            events = self._attempt(request)
             if resumes:
                 events = join("".join(said.text_deltas), events)
             try:
@@ -107,6 +117,7 @@ class EventSource:
                     yield event
                 return
             except StreamError as error:
+                self._describe(error)
                 if begun:
                     retries = 0
                     resumes += 1
@@ -115,7 +126,7 @@ class EventSource:
                     rest = self._provider.resume(self._chat, said.completion())
                     if rest is None:
                         raise
-                    chat = rest
+                    request = self._written(rest)
                     yield Resumed(resumes, sum(map(len, said.text_deltas)), str(error))
                     self._channel.pause(self._policy.backoff_s * self._draw())
                     continue
@@ -126,12 +137,15 @@ class EventSource:
                 yield Retrying(retries, delay_s, str(error))
                 self._channel.pause(delay_s)
 
-    def _attempt(self, chat: ChatRequest) -> Iterator[Event]:
+    def _written(self, chat: ChatRequest) -> HTTPRequest:
+        request = self._provider.request(chat, self._key, self._base_url)
+        return dataclasses.replace(request, headers={**request.headers, **self._headers})
+
+    def _attempt(self, request: HTTPRequest) -> Iterator[Event]:
         """Send one request and yield what its answer means."""
         provider = self._provider
-        request = provider.request(chat, self._key, self._base_url)
         stream = send(
-            dataclasses.replace(request, headers={**request.headers, **self._headers}),
+            request,
             session=self._session,
             connect_s=self._connect_s,
             interrupt_with=self._channel.interrupt_with,
@@ -156,13 +170,10 @@ class EventSource:
                         stream.drain(_DRAIN_BYTES, _DRAIN_S)
                         return
             except ConnectionLost as error:
-                if decoder.done:
-                    raise  # the decoder's own word: a body that was ended without an answer
-                broken = error
+                broken = error  # or, where the decoder said it, ended without an answer
             for event in self._end_of_body(frames, decoder, answered, broken):
                 yield event
         except StreamError as error:
-            error.provider = provider.name
             error.request_id = error.request_id or answered.request_id
             error.completion = Completion(raw_finish_reason=decoder.raw_finish_reason)
             raise
@@ -189,23 +200,26 @@ class EventSource:
             yield from events
         outside = frames.ignored.decode("utf-8", "replace").strip()
         failure = self._failure_outside(outside)
+        over_before = decoder.done
         try:
             for event in decoder.end():
                 if failure is None or type(event) is not Finish:
                     yield event
-        except ConnectionLost:
-            if failure is None and outside and not is_event_stream(answered.headers):
-                kind = answered.headers.get("content-type", "nothing known")
-                raise ProtocolError(
-                    f"{self._provider.name} answered with {kind}, not with an event stream; is "
-                    f"base_url right? It begins: {outside[:200]!r}"
-                ) from None
-            if failure is None:
-                if broken is not None:
-                    raise broken from None
-                raise
+        except ConnectionLost as error:
+            broken = broken or error
+        else:
+            broken = broken if over_before else None  # the answer is complete all the same
         if failure is not None:
             raise failure
+        if broken is None:
+            return
+        if outside and not is_event_stream(answered.headers):
+            kind = answered.headers.get("content-type", "nothing known")
+            raise ProtocolError(
+                f"the answer is {kind}, not an event stream; is base_url right? It begins: "
+                f"{outside[:200]!r}"
+            )
+        raise broken
 
     def _failure_outside(self, text: str) -> StreamError | None:
         """Find an error that was printed into the body without being an event.
@@ -213,14 +227,35 @@ class EventSource:
         Google has been seen to print bare JSON between events, llama.cpp's relatives a line
         `error: {...}`, and proxies a JSON error with status 200.
         """
-        for candidate in (text, text.rpartition("error:")[2]):
+        _, marked, rest = text.rpartition("error:")
+        for candidate, is_error in ((text, False), (rest, bool(marked))):
             try:
                 said = msgspec.json.decode(candidate)
             except (msgspec.DecodeError, RecursionError):
                 continue
-            if candidate is not text or isinstance(said, list) or "error" in said:
+            first = said[0] if isinstance(said, list) and said else said
+            if isinstance(first, dict) and (is_error or "error" in first):
                 return self._provider.stream_error(said)
         return None
+
+    def _describe(self, error: StreamError) -> None:
+        """Say in an error whose it is, and make sure that it does not repeat the key.
+
+        Providers have been seen to print the key that they refuse, or most of it.
+        """
+        name = self._provider.name
+        message = str(error)
+        if not message.startswith(name):
+            message = f"{name}: {message}"
+        error.provider = name
+        error.args = (self._redacted(message),)
+        if isinstance(error, APIError):
+            error.detail = self._redacted(error.detail)
+            body = msgspec.json.encode(error.body).decode()
+            error.body = msgspec.json.decode(self._redacted(body))
+
+    def _redacted(self, text: str) -> str:
+        return text.replace(self._key, "***") if len(self._key) >= _MIN_KEY_CHARS else text
 
 
 def is_event_stream(headers: dict[str, str]) -> bool:

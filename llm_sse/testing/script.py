@@ -127,7 +127,7 @@ def call_tool(
 
 def pause(seconds: float) -> Pause:
     """Send nothing for a while."""
-    if not seconds >= 0:
+    if not 0 <= seconds < float("inf"):
         raise ConfigurationError(f"pause needs a number of seconds of at least 0, not {seconds!r}")
     return Pause(seconds)
 

@@ -138,9 +138,9 @@ class FakeServer:
         seed: int = 0,
         port: int = 0,
     ) -> None:
-        if not ttft_s >= 0:
-            raise ConfigurationError(f"ttft_s must be at least 0, not {ttft_s!r}")
-        if tokens_per_s is not None and not tokens_per_s > 0:
+        if not 0 <= ttft_s < float("inf"):
+            raise ConfigurationError(f"ttft_s must be a number of at least 0, not {ttft_s!r}")
+        if tokens_per_s is not None and not 0 < tokens_per_s < float("inf"):
             raise ConfigurationError(f"tokens_per_s must be above 0 or None, not {tokens_per_s!r}")
         if not 0 <= jitter <= 1:
             raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter!r}")
@@ -159,7 +159,8 @@ class FakeServer:
             self._server = _Server(("127.0.0.1", port), self)
         except OSError as error:
             raise ConfigurationError(f"cannot listen on 127.0.0.1:{port}: {error}") from error
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._port = int(self._server.server_address[1])
+        self.url = f"http://127.0.0.1:{self._port}"
         self._thread = threading.Thread(target=self._accept, name="llm-sse-fake", daemon=True)
         self._thread.start()
 
@@ -182,7 +183,7 @@ class FakeServer:
             if self._closed:
                 return
             self._closed = True
-        with suppress(OSError), socket.create_connection(self._server.server_address):
+        with suppress(OSError), socket.create_connection(("127.0.0.1", self._port)):
             pass  # wakes the thread that accepts connections
         self._thread.join()
         with self._lock:

@@ -338,8 +338,8 @@ class TestToolCalls:
             *end("tool_use"),
         )
         assert [(one.id, one.arguments) for one in got.completion.tool_calls] == [
-            ("b", {"y": 2}),
             ("a", {"x": 1}),
+            ("b", {"y": 2}),
         ]
         assert got.events[-1] == Finish("tool_calls", "tool_use")
 

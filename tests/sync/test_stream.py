@@ -418,6 +418,23 @@ class TestErrors:
             ask(api_key="sk-wrong").text()
         assert "sk-wrong" not in str(caught.value)
 
+    def test_a_key_that_the_provider_repeats_is_not_shown(
+        self, server: FakeServer, ask: Ask
+    ) -> None:
+        """A provider that prints the key it refuses does not get it into the error."""
+        server.script(status(401, "Incorrect key: sk-secret-key"))
+        with pytest.raises(AuthenticationError, match=r"Incorrect key: \*\*\*") as caught:
+            ask(api_key="sk-secret-key").text()
+        error = caught.value
+        assert "sk-secret" not in f"{error!r} {error.detail} {error.body} {vars(error)}"
+
+    def test_what_a_provider_cannot_take_is_refused_by_the_call(self) -> None:
+        """A part that a provider has no place for is a mistake of the call's, not of the thread's."""
+        part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+        turn = {"role": "user", "content": [part]}
+        with pytest.raises(ConfigurationError, match="image_url"):
+            stream_sync(provider="anthropic", messages=[turn], api_key="any")
+
     def test_an_unknown_model_names_the_default(self, server: FakeServer, ask: Ask) -> None:
         """A model that does not exist is answered with one that does."""
         message = "The model `gpt-9` does not exist"

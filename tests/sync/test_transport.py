@@ -190,6 +190,7 @@ class TestEndings:
             b'{"error": {"message": "all wrong", "code": 503}}',
             b'{\n  "error": {\n    "code": 503,\n    "message": "all wrong"\n  }\n}\n',
             b'error: {"code": 503, "message": "all wrong"}\n',
+            b'error: {"code": 503, "message": "all wrong"}\n\ndata: [DONE]\n\n',
         ],
     )
     def test_an_error_outside_of_any_event_is_found(self, outside: bytes) -> None:
@@ -201,6 +202,21 @@ class TestEndings:
             _ask(server.url).text()
         assert caught.value.status == 503
         assert caught.value.completion.text == "one"
+
+    @pytest.mark.parametrize("outside", [b"42\n", b"null\n", b"[]\n", b"[1]\n", b'{"a": 1}\n'])
+    def test_json_that_is_no_error_is_not_one(self, outside: bytes) -> None:
+        """Other text outside of any event does not make a cut anything else than a cut."""
+        with (
+            WireServer(stream([_ONE, outside], framing="close")) as server,
+            pytest.raises(ConnectionLost),
+        ):
+            _ask(server.url).text()
+
+    def test_half_an_emoji_does_not_kill_the_stream(self) -> None:
+        """What only JavaScript calls JSON is read: a lone surrogate becomes U+FFFD."""
+        odd = b'data: {"choices":[{"delta":{"content":"\\ud83d!"},"logprobs":NaN}]}\n\n'
+        with WireServer(stream([odd, _END])) as server:
+            assert _ask(server.url).text() == "\N{REPLACEMENT CHARACTER}!"
 
     def test_a_body_without_any_byte_is_a_lost_connection(self) -> None:
         """An empty 200 is no answer."""
