@@ -429,7 +429,7 @@ class TestErrors:
         assert "sk-secret" not in f"{error!r} {error.detail} {error.body} {vars(error)}"
 
     def test_what_a_provider_cannot_take_is_refused_by_the_call(self) -> None:
-        """A part that a provider has no place for is a mistake of the call's, not of the thread's."""
+        """A part that a provider has no place for is a mistake, found before any thread."""
         part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
         turn = {"role": "user", "content": [part]}
         with pytest.raises(ConfigurationError, match="image_url"):
