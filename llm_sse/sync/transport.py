@@ -109,18 +109,15 @@ class ByteStream:
                 self._sock.settimeout(left_s)
                 chunk = self._read()
                 if not chunk:
-                    self._sock.settimeout(None)
-                    self._response = None  # type: ignore[assignment]  # it is back in the pool
                     return
                 max_bytes -= len(chunk)
         except (StreamError, OSError):
             pass
 
     def close(self) -> None:
-        """Close the connection, unless the body was read to its end."""
-        if self._response is not None:
-            with suppress(Exception):
-                self._response.close()
+        """Close the connection, unless the body was read to its end: then it is in the pool."""
+        with suppress(Exception):
+            self._response.close()
 
     def _read(self) -> bytes:
         try:
@@ -159,7 +156,8 @@ def send(
         ConnectionLost: The connection broke before a response came.
         ConfigurationError: The URL or a header cannot be used, or the server redirects.
     """
-    call = _Call(interrupt_with)
+    call = _Call()
+    interrupt_with(call.interrupt)
     try:
         try:
             response = _post(request, session or shared_session(), connect_s, call)
@@ -169,7 +167,7 @@ def send(
             response = _post(request, session or shared_session(), connect_s, call)
     finally:
         _current.call = None
-        call.release()
+        call.forget_duplicate()
     stream = ByteStream(response, before_read, call.sock)
     if call.sock is None:  # a session of the caller's own
         interrupt_with(_shutdown_of(response))
@@ -288,43 +286,60 @@ def _shutdown_of(response: requests.Response) -> Interrupt:
 
 
 class _Call:
-    """One request on its way: the socket it uses, for whoever wants to end it."""
+    """One request on its way, and the socket that it has at the moment.
 
-    def __init__(self, interrupt_with: Callable[[Interrupt | None], None]) -> None:
+    Thread: the producer's, but for `interrupt`, which is everybody's. The lock is re-entrant
+    because a garbage collection may interrupt its holder and close this very stream.
+    """
+
+    def __init__(self) -> None:
         self.sock: socket.socket | None = None
         self.reused = False
-        self._interrupt_with = interrupt_with
+        self._lock = threading.RLock()
+        self._watched: socket.socket | None = None
         self._duplicate: socket.socket | None = None
+        self._interrupted = False
 
     def dials(self, sock: socket.socket) -> None:
         """Watch a socket that is about to connect, by a duplicate of its own.
 
         TLS takes the original over; to shut the duplicate down ends both.
         """
-        self.release()
+        self.forget_duplicate()
         self._duplicate = socket.socket(fileno=os.dup(sock.fileno()))
-        self._interrupt_with(_shutdown(self._duplicate))
+        self._watch(self._duplicate)
 
     def uses(self, sock: socket.socket, *, reused: bool) -> None:
         """Watch the socket of a connection that is ready."""
         self.sock = sock
         self.reused = reused
-        self._interrupt_with(_shutdown(sock))
-        self.release()
+        self._watch(sock)
+        self.forget_duplicate()
 
-    def release(self) -> None:
+    def leaves(self) -> None:
+        """Let go of the socket before its connection may become somebody else's."""
+        self._watch(None)
+
+    def forget_duplicate(self) -> None:
         """Give the duplicate back."""
         if self._duplicate is not None:
             self._duplicate.close()
             self._duplicate = None
 
+    def interrupt(self) -> None:
+        """End whatever the socket is waiting for, now and from now on."""
+        with self._lock:
+            self._interrupted = True
+            if self._watched is not None:
+                with suppress(OSError):  # not connected any more
+                    # SSLSocket's own shutdown would let the reader see what is encrypted.
+                    socket.socket.shutdown(self._watched, socket.SHUT_RDWR)
 
-def _shutdown(sock: socket.socket) -> Interrupt:
-    def shutdown() -> None:
-        with suppress(OSError):  # not connected any more
-            socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-    return shutdown
+    def _watch(self, sock: socket.socket | None) -> None:
+        with self._lock:
+            self._watched = sock
+            if self._interrupted:
+                self.interrupt()
 
 
 class _Current(threading.local):
@@ -339,6 +354,7 @@ class _Connection(HTTPConnection):
     """A connection that tells its call which socket it uses, from before the connect on."""
 
     _is_new = False
+    call: _Call | None = None
 
     def _new_conn(self) -> socket.socket:
         self._is_new = True
@@ -348,7 +364,7 @@ class _Connection(HTTPConnection):
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
-        call = _current.call
+        self.call = call = _current.call
         if call is not None and self.sock is not None:
             call.uses(self.sock, reused=not self._is_new)
         self._is_new = False
@@ -390,12 +406,29 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
     raise urllib3.exceptions.NewConnectionError(connection, str(failure)) from failure
 
 
+def _leave(connection: Any) -> None:
+    """Part a connection from its call, before another call can find it in the pool."""
+    if connection is not None and connection.call is not None:
+        connection.call.leaves()
+        connection.call = None
+        with suppress(AttributeError, OSError):  # it has been closed
+            connection.sock.settimeout(None)
+
+
 class _Pool(HTTPConnectionPool):
     ConnectionCls = _Connection
+
+    def _put_conn(self, conn: Any) -> None:
+        _leave(conn)
+        super()._put_conn(conn)
 
 
 class _SecurePool(HTTPSConnectionPool):
     ConnectionCls = _SecureConnection
+
+    def _put_conn(self, conn: Any) -> None:
+        _leave(conn)
+        super()._put_conn(conn)
 
 
 _POOLS = {"http": _Pool, "https": _SecurePool}

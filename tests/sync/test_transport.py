@@ -21,6 +21,7 @@ from llm_sse.errors import (
     ProtocolError,
     StreamTimeout,
 )
+from llm_sse.sync.channel import Channel
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import until
@@ -278,6 +279,26 @@ class TestConnecting:
                 assert thread is not None
                 thread.join(5)
                 assert not thread.is_alive()
+
+    def test_a_stream_that_has_ended_leaves_its_connection_alone(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A close() that comes late cannot end a connection that is in the pool again."""
+        interrupts: list[object] = []
+        original = Channel.interrupt_with
+
+        def spy(channel: Channel[object], interrupt: object) -> None:
+            interrupts.append(interrupt)
+            original(channel, interrupt)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(Channel, "interrupt_with", spy)
+        _ask(server.base_url("openai")).text()
+        assert interrupts
+        for interrupt in interrupts:
+            if callable(interrupt):
+                interrupt()
+        _ask(server.base_url("openai")).text()
+        assert {exchange.connection for exchange in server.exchanges} == {1}
 
     def test_the_shared_session_keeps_no_cookies(self, server: FakeServer) -> None:
         """What one answer sets is not sent with the next question."""
