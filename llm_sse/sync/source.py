@@ -22,7 +22,7 @@ from ..providers.base import Decoder, Provider, request_id
 from ..retry import RetryPolicy
 from ..seam import join
 from ..sse import SSEDecoder
-from .channel import Channel
+from .channel import Channel, ChannelClosed
 from .transport import send
 
 if TYPE_CHECKING:
@@ -177,6 +177,14 @@ class EventSource:
             error.request_id = error.request_id or answered.request_id
             error.completion = Completion(raw_finish_reason=decoder.raw_finish_reason)
             raise
+        except ChannelClosed:
+            raise
+        except Exception as error:  # whatever was sent, the ending is one of the tree
+            raise ProtocolError(
+                f"what was sent could not be understood; please report this: "
+                f"{type(error).__name__}: {error}",
+                request_id=answered.request_id,
+            ) from error
         finally:
             stream.close()
 

@@ -21,6 +21,7 @@ from llm_sse.errors import (
     ProtocolError,
     StreamTimeout,
 )
+from llm_sse.sse import SSEDecoder
 from llm_sse.sync.channel import Channel
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
@@ -172,6 +173,22 @@ class TestEndings:
         with (
             WireServer(stream([_ONE, b"data: {broken\n\n", _END])) as server,
             pytest.raises(ProtocolError, match="broken") as caught,
+        ):
+            _ask(server.url).text()
+        assert caught.value.completion.text == "one"
+
+    def test_a_decoder_that_stumbles_is_a_protocol_error(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Even a mistake of this library's is an ending out of the tree, with what had arrived."""
+
+        def stumble(frames: object, *, dispatch_unfinished: bool) -> None:
+            raise TypeError("a mistake")
+
+        monkeypatch.setattr(SSEDecoder, "end", stumble)
+        with (
+            WireServer(stream([_ONE], framing="close")) as server,
+            pytest.raises(ProtocolError, match="TypeError: a mistake") as caught,
         ):
             _ask(server.url).text()
         assert caught.value.completion.text == "one"
