@@ -112,7 +112,10 @@ class WireServer:
                     if line.startswith(b"content-length:")
                 )
                 while len(pending) < length:
-                    pending += sock.recv(65536)
+                    data = sock.recv(65536)
+                    if not data:
+                        return
+                    pending += data
                 with self._lock:
                     self.requests.append(head + b"\r\n\r\n" + pending[:length])
                     more = len(self._responses) > 1
