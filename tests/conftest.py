@@ -51,7 +51,6 @@ def _nothing_outlives_the_test() -> Iterator[None]:
     yield
     shared_session().close()  # pooled connections are kept on purpose
     deadline = time.monotonic() + _DEADLINE_S
-    gc.collect()
     while _our_threads() or _our_sockets() - before:
         if time.monotonic() > deadline:
             pytest.fail(f"left behind: {_our_threads()} {_our_sockets() - before}")
