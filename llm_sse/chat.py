@@ -144,7 +144,9 @@ def make_chat(
         ConfigurationError: Something is missing, of the wrong type or out of range.
     """
     if prompt is not None and not isinstance(prompt, str):
-        raise ConfigurationError(f"prompt must be a str, not {type(prompt).__name__}")
+        raise ConfigurationError(
+            f"prompt must be a str, not {type(prompt).__name__}; a conversation goes into messages="
+        )
     if isinstance(messages, (str, bytes, Mapping)):
         raise ConfigurationError(
             "messages must be a list of messages; pass a single text as prompt instead"

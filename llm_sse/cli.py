@@ -35,6 +35,7 @@ from .errors import (
 from .events import Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
 from .providers import PROVIDERS
+from .sync.source import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import DEFAULT_TEXT, FakeServer
 
@@ -70,9 +71,6 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:5}  {text}" for code, text, _ 
 
 _FROM_0 = click.FloatRange(min=0)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
-
-#: Shorter values are no real keys, and would be found in any text.
-_MIN_KEY_CHARS = 8
 
 #: C0, DEL and C1 but for tab and line feed: everything that begins a terminal's control sequence.
 _CONTROL = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")})
@@ -246,6 +244,8 @@ def _print(stream: TokenStream, as_json: bool) -> None:
     """Print an answer, end its last line whatever happens, and say what the text does not."""
     if as_json and isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(encoding="utf-8")  # JSON has no other
+    if getattr(sys, "stdout", None) is None:  # closed by whoever started us
+        raise OSError("there is no standard output")
     finish = Finish("stop")
     shown = ""
     try:
@@ -324,7 +324,7 @@ def _note(text: str) -> None:
     """Print one line on standard error: nobody's line breaks, control characters or keys in it."""
     for row in PROVIDERS.values():
         for key in filter(None, map(os.environ.get, row.key_env)):
-            if len(key) >= _MIN_KEY_CHARS:
+            if len(key) >= MIN_KEY_CHARS:
                 text = text.replace(key, "***")
     click.echo("llm-sse: " + " ".join(text.split()).translate(_CONTROL), err=True)
 

@@ -75,6 +75,8 @@ class SSEDecoder:
     """
 
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
+        if isinstance(max_event_bytes, bool) or not isinstance(max_event_bytes, int):
+            raise ConfigurationError(f"max_event_bytes must be an int, not {max_event_bytes!r}")
         if max_event_bytes < 1:
             raise ConfigurationError(f"max_event_bytes must be at least 1, not {max_event_bytes}")
         self.max_event_bytes = max_event_bytes
@@ -243,8 +245,8 @@ def encode_sse(
             raise ConfigurationError("an SSE id cannot hold a NUL character: clients ignore it")
         lines.append(f"id: {_one_line('id', id)}\n")
     if retry_ms is not None:
-        if retry_ms < 0:
-            raise ConfigurationError(f"retry_ms must not be negative: {retry_ms}")
+        if isinstance(retry_ms, bool) or not isinstance(retry_ms, int) or retry_ms < 0:
+            raise ConfigurationError(f"retry_ms must be a whole number from 0 on, not {retry_ms!r}")
         lines.append(f"retry: {retry_ms}\n")
     lines += [f"data: {line}\n" for line in _lines(data)]
     lines.append("\n")

@@ -210,14 +210,26 @@ class Provider(ABC):
         """
         if api_key is not None and not isinstance(api_key, str):
             raise ConfigurationError(f"api_key must be a str, not {type(api_key).__name__}")
-        found = api_key or next(filter(None, map(environ.get, self.key_env)), None)
-        if not found:
+        if api_key == "":
+            raise ConfigurationError(
+                f"api_key is empty; leave it out to use {' or '.join(self.key_env)}",
+                provider=self.name,
+            )
+        source = next((name for name in self.key_env if environ.get(name)), None)
+        if api_key is not None:
+            found, source = api_key, "api_key"
+        elif source is not None:
+            found = environ[source]
+        else:
             raise ConfigurationError(
                 f"no key for {self.name}: set the environment variable "
                 f"{' or '.join(self.key_env)}, or pass api_key=...",
                 provider=self.name,
             )
-        check_header(self.auth_header, self.auth_prefix + found, secret=True)
+        try:
+            check_header(self.auth_header, self.auth_prefix + found, secret=True)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the key in {source} cannot be sent: {error}") from None
         return found
 
     def api_error(
@@ -261,6 +273,8 @@ class Provider(ABC):
                 f" (the default model is {self.model!r}, checked {self.checked}; "
                 f"pass model=... or set {self.model_env})"
             )
+        elif status == 404:
+            text += " (is base_url right?)"
         waits = [wait for wait in (wait_s, retry_after_s(headers)) if wait is not None]
         return cls(
             text,

@@ -65,8 +65,9 @@ class _Buffered(Iterator[T]):
                 raise StopIteration
             try:
                 batch = self._channel.get()
-            except BaseException:
-                self._ended = True
+            except BaseException as error:
+                if error is self._channel.error:  # else a signal's, or a second reader's
+                    self._ended = True
                 raise
             if batch is None:
                 self._ended = True

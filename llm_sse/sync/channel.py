@@ -18,12 +18,17 @@ each event costs ten times what the event itself does.
 interrupts this very code: therefore the lock is re-entrant. In that one case a wait may begin after
 its wake-up has already happened; the producer's waits end by themselves to look again.
 
+After a fork both processes hold the channel, but only the parent has the producer, and the
+connection is shared: in the child `close()` does nothing but remember itself, and takes no lock,
+for a thread of the parent's may have held it.
+
 `close()` also calls the *interrupt*, a function with which the producer says how to end whatever it
 is waiting for at the moment (shut a socket down). It must neither block nor raise.
 """
 
 from __future__ import annotations
 
+import os
 import queue
 import threading
 from collections import deque
@@ -68,6 +73,7 @@ class Channel(Generic[T]):
 
     Attributes:
         closed: Whether the consumer has gone.
+        error: What the producer ended with, if it was an error.
         start: What the producer learned when its request was answered, or `None` before.
 
     Thread: `put`, `flush`, `end`, `set_start`, `pause` and `interrupt_with` belong to the producer,
@@ -81,17 +87,19 @@ class Channel(Generic[T]):
                 "a buffer without a bound would be no back-pressure"
             )
         self.closed = False
+        self.error: BaseException | None = None
         self.start: Any = None
+        self._process = os.getpid()
         self._queue = _EventQueue(maxsize)
         self._half = (maxsize + 1) // 2
         self._pending: list[T] = []
         self._room = maxsize
         self._taken = 0
         self._ended = False
-        self._error: BaseException | None = None
         self._interrupt: Callable[[], object] | None = None
         self._reading = False
         self._start_is_news = False
+        self._told = False
 
     # --- the producer's end ---
 
@@ -139,7 +147,7 @@ class Channel(Generic[T]):
         with events.mutex:
             if not self.closed:
                 events.queue.extend(self._pending)
-                self._error = error
+                self.error = error
             self._pending.clear()
             self._ended = True
             self._interrupt = None
@@ -181,9 +189,11 @@ class Channel(Generic[T]):
 
         Raises:
             ChannelTimeout: Nothing came within `timeout_s`.
-            StreamClosed: Another thread is waiting here.
-            Exception: What the producer ended with.
+            StreamClosed: Another thread is waiting here, or this is a child process.
+            BaseException: What the producer ended with: `error`.
         """
+        if os.getpid() != self._process:
+            raise StreamClosed("a stream belongs to the process that opened it; open a new one")
         events = self._queue
         with events.mutex:
             self._only_reader()
@@ -209,9 +219,9 @@ class Channel(Generic[T]):
             if self._start_is_news:
                 self._start_is_news = False
                 return []
-            error, self._error = self._error, None
-        if error is not None:
-            raise error
+            told, self._told = self._told, True
+        if self.error is not None and not told:
+            raise self.error
         return None
 
     def _has_news(self) -> bool:
@@ -226,6 +236,9 @@ class Channel(Generic[T]):
 
     def close(self) -> None:
         """Stop both ends: what waits is dropped, both are woken, the interrupt is called."""
+        if os.getpid() != self._process:
+            self.closed = True
+            return
         events = self._queue
         with events.mutex:
             if self.closed:

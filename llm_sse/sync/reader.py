@@ -31,7 +31,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     long over a token trips none of them.
 
     Attributes:
-        connect_s: To make a connection, its TLS handshake included; for each attempt.
+        connect_s: To make a connection, its TLS handshake included; for each attempt. To look a
+            name up is the system's affair, and takes as long as that takes.
         first_token_s: From the question to the first content event, over all attempts.
         idle_s: Between two content events. Pings and comments are no content.
         total_s: All waiting together.
@@ -47,9 +48,11 @@ class Timeouts(Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if value is None and name != "connect_s":
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+            number = isinstance(value, (int, float)) and not isinstance(value, bool)
+            if not (number and 0 < value <= threading.TIMEOUT_MAX):
                 raise ConfigurationError(
                     f"Timeouts: {name} must be a number of seconds above 0, not {value!r}"
+                    + ("" if name == "connect_s" else "; None means no limit")
                 )
 
 
@@ -88,7 +91,7 @@ class Reader:
         self._phase_waited_s = 0.0
         self._content_seen = False
         self._finished = False
-        self._finalizer = weakref.finalize(self, channel.close)
+        weakref.finalize(self, channel.close)
 
     def events(self) -> Generator[Event, None, None]:
         """Yield the events to the end; leaving early closes the stream.
@@ -129,6 +132,10 @@ class Reader:
             StreamError: What the stream ended with instead; its limits count here, too.
         """
         self._refuse_second_reader()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        if self.ended and not self._finished:
+            raise self._closed()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while self.channel.start is None and not self.ended:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
@@ -137,6 +144,8 @@ class Reader:
             except ChannelTimeout:
                 return False
             self._stash += batch or ()
+        if self.channel.start is None:  # closed meanwhile
+            raise self._closed()
         return True
 
     def completion(self) -> Completion:
@@ -156,13 +165,16 @@ class Reader:
     def _claim(self) -> None:
         self._refuse_second_reader()
         if self.error is not None:
-            raise self.error
+            raise self.error.with_traceback(None)
         if self.ended:
-            raise StreamClosed(
-                "this stream has been read to its end or closed; what was said is in .completion",
-                provider=self._provider,
-            )
+            raise self._closed()
         self.claimed = True
+
+    def _closed(self) -> StreamClosed:
+        return StreamClosed(
+            "this stream has been read to its end or closed; what was said is in .completion",
+            provider=self._provider,
+        )
 
     def _refuse_second_reader(self) -> None:
         if self.claimed:
@@ -195,11 +207,9 @@ class Reader:
             if phase is None or self._limit()[0]:
                 raise
             self._fail(self._time_out(phase))
-        except StreamClosed:
-            raise
         except BaseException as error:
-            if isinstance(error, KeyboardInterrupt):
-                raise
+            if error is not self.channel.error:
+                raise  # not the stream's: a signal's, or another reader's
             self._fail(error)
         self._count(time.monotonic() - begun)
         if batch is None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import random
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from ..retry import RetryPolicy
 from ..seam import join
 from ..sse import SSEDecoder
 from .channel import Channel, ChannelClosed
+from .reader import Timeouts
 from .transport import send
 
 if TYPE_CHECKING:
@@ -35,7 +37,9 @@ _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
 
 #: Shorter texts are no real keys, and would be found in any message.
-_MIN_KEY_CHARS = 8
+MIN_KEY_CHARS = 8
+
+_SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
 
 class Answered(Struct, frozen=True):
@@ -61,7 +65,7 @@ class EventSource:
         key: The provider's key.
         base_url: Where to.
         policy: What to do about failures.
-        connect_s: How long a connection may take to be made, in seconds.
+        timeouts: The caller's limits; the reader keeps them, but for the connection's.
         headers: More headers, the caller's own; they win.
         session: The caller's own `requests.Session`, or `None`.
         channel: The producer's end of it: where to wait, and how to be interrupted.
@@ -81,7 +85,7 @@ class EventSource:
         base_url: str,
         *,
         policy: RetryPolicy,
-        connect_s: float,
+        timeouts: Timeouts,
         headers: Mapping[str, str],
         session: requests.Session | None,
         channel: Channel[Event],
@@ -92,11 +96,12 @@ class EventSource:
         self._key = key
         self._base_url = base_url
         self._policy = policy
-        self._connect_s = connect_s
+        self._timeouts = timeouts
         self._headers = headers
         self._session = session
         self._channel = channel
         self._draw = draw
+        self._secrets = _secrets(key, headers)
         self._request = self._written(chat)
 
     def __iter__(self) -> Iterator[Event]:
@@ -141,13 +146,21 @@ class EventSource:
         request = self._provider.request(chat, self._key, self._base_url)
         return dataclasses.replace(request, headers={**request.headers, **self._headers})
 
+    def _read_limit_s(self) -> float | None:
+        """Return when a thread that nobody can interrupt shall give up waiting for bytes."""
+        limits = self._timeouts
+        if limits.first_token_s is None or limits.idle_s is None:
+            return None
+        return max(limits.first_token_s, limits.idle_s)
+
     def _attempt(self, request: HTTPRequest) -> Iterator[Event]:
         """Send one request and yield what its answer means."""
         provider = self._provider
         stream = send(
             request,
             session=self._session,
-            connect_s=self._connect_s,
+            connect_s=self._timeouts.connect_s,
+            read_s=self._read_limit_s(),
             interrupt_with=self._channel.interrupt_with,
             before_read=self._channel.flush,
         )
@@ -200,6 +213,7 @@ class EventSource:
         Only the provider's own end tells a complete answer from a cut one: HTTP shows no difference
         where the connection's close is the end, and servers forget the last chunk.
         """
+        over_before = decoder.done
         for sse in frames.end(dispatch_unfinished=True):
             try:
                 events = decoder.decode(sse)
@@ -208,7 +222,6 @@ class EventSource:
             yield from events
         outside = frames.ignored.decode("utf-8", "replace").strip()
         failure = self._failure_outside(outside)
-        over_before = decoder.done
         try:
             for event in decoder.end():
                 if failure is None or type(event) is not Finish:
@@ -257,13 +270,27 @@ class EventSource:
             message = f"{name}: {message}"
         error.provider = name
         error.args = (self._redacted(message),)
+        error.request_id = error.request_id and self._redacted(error.request_id)
         if isinstance(error, APIError):
             error.detail = self._redacted(error.detail)
+            error.code = error.code and self._redacted(error.code)
             body = msgspec.json.encode(error.body).decode()
             error.body = msgspec.json.decode(self._redacted(body))
 
     def _redacted(self, text: str) -> str:
-        return text.replace(self._key, "***") if len(self._key) >= _MIN_KEY_CHARS else text
+        for secret in self._secrets:
+            text = text.replace(secret, "***")
+        return text
+
+
+def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
+    """Return what must never be shown: the key, and what the caller's own headers hold of the kind.
+
+    A scheme in front (`Bearer`) is no secret, and is taken off.
+    """
+    values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
+    found = [key, *values, *(value.rpartition(" ")[2] for value in values)]
+    return [secret for secret in found if len(secret) >= MIN_KEY_CHARS]
 
 
 def is_event_stream(headers: dict[str, str]) -> bool:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
 from typing import Any
 
@@ -18,7 +19,7 @@ import requests
 
 from ..chat import Message, Tool, check_base_url, check_header, make_chat
 from ..completion import Completion
-from ..errors import ConfigurationError, StreamError
+from ..errors import ConfigurationError, StreamClosed, StreamError
 from ..events import Event
 from ..metrics import StreamMetrics
 from ..providers import find_provider
@@ -36,7 +37,8 @@ class TokenStream:
     Iterate it for the text, delta by delta as the provider cut it; or iterate `events()` for
     everything that the provider says. A stream is read once, by one thread. Whoever leaves the
     loop early, by `break` or by an exception, closes it; so does the end of a `with` block, and so
-    does dropping the last reference.
+    does dropping the last reference. A loop whose stream is closed by somebody else just stops:
+    then `completion.finish_reason` is `None`.
 
     Attributes:
         provider: The provider's name.
@@ -47,7 +49,7 @@ class TokenStream:
     def __init__(self, reader: Reader, provider: str) -> None:
         self.provider = provider
         self._reader = reader
-        self._next: Iterator[str] | None = None
+        self._next: Generator[str, None, None] | None = None
 
     def __iter__(self) -> Iterator[str]:
         """Yield the text deltas.
@@ -55,13 +57,25 @@ class TokenStream:
         Raises:
             StreamError: The one error that ended the stream, with `.completion`.
         """
-        return self._reader.tokens() if self._next is None else self._next
+        return self._reader.tokens() if self._next is None else self._rest(self._next)
 
     def __next__(self) -> str:
         """Return the next text delta; unlike a loop that is left, it never closes the stream."""
         if self._next is None:
             self._next = self._reader.tokens()
-        return next(self._next)
+        try:
+            return next(self._next)
+        except ValueError:  # a generator's way to say that it is running
+            raise StreamClosed(
+                "two threads are reading one stream; give each a stream of its own",
+                provider=self.provider,
+            ) from None
+
+    @staticmethod
+    def _rest(tokens: Generator[str, None, None]) -> Iterator[str]:
+        """Yield what `next()` has left; leaving early closes the stream here, too."""
+        with closing(tokens):
+            yield from tokens
 
     def events(self) -> Iterator[Event]:
         """Yield the typed events of `llm_sse.events`; the last one is `Finish`.
@@ -72,14 +86,23 @@ class TokenStream:
         return self._reader.events()
 
     def text(self) -> str:
-        """Read to the end and return the visible answer.
+        """Read to the end and return the visible answer, whole.
 
         Raises:
             StreamError: The one error that ended the stream, with `.completion`.
+            StreamClosed: The stream was closed before its end, or a loop is reading it.
         """
         if self._reader.error is not None:
-            raise self._reader.error
-        return self.completion.text
+            raise self._reader.error.with_traceback(None)
+        for _ in self._next or ():
+            pass
+        completion = self.completion
+        if completion.finish_reason is None:
+            state = "is being read" if self._reader.claimed else "was closed before its end"
+            raise StreamClosed(
+                f"this stream {state}; what has arrived is in .completion", provider=self.provider
+            )
+        return completion.text
 
     @property
     def completion(self) -> Completion:
@@ -183,7 +206,9 @@ def stream_sync(
         base_url: Another server, in the form that the vendor's own SDK takes.
         headers: More headers for the request.
         extra_body: Merged into the request's JSON, for whatever has no argument here.
-        session: A `requests.Session` of your own (proxies, certificates, adapters), used as it is.
+        session: A `requests.Session` of your own (proxies, certificates, adapters), used as it is,
+            but for its `auth`. Until its response's headers are there, `close()` cannot end its
+            wait for them: the thread goes when the server answers, or the limits have passed.
         buffer_size: How many events may wait for you; then the provider has to.
         timeouts: The limits of the waiting.
         retry: What to do about failures.
@@ -210,16 +235,19 @@ def stream_sync(
             tool_choice=tool_choice,
         )
         key = row.key(api_key, environ)
-        where = check_base_url(base_url or environ.get(row.base_url_env) or row.base_url)
+        if base_url is None:
+            base_url = environ.get(row.base_url_env) or row.base_url
+        where = check_base_url(base_url)
         channel: Channel[Event] = Channel(buffer_size)
-        reader = Reader(channel, row.name, _of_type(timeouts, Timeouts, "timeouts"))
+        limits = of_type(timeouts, Timeouts, "timeouts")
+        reader = Reader(channel, row.name, limits)
         source = EventSource(
             row,
             chat,
             key,
             where,
-            policy=_of_type(retry, RetryPolicy, "retry"),
-            connect_s=(timeouts or Timeouts()).connect_s,
+            policy=of_type(retry, RetryPolicy, "retry"),
+            timeouts=limits,
             headers=_headers(headers),
             session=_session(session),
             channel=channel,
@@ -264,7 +292,7 @@ def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
             channel.put(item)
         channel.end()
     except ChannelClosed:
-        pass
+        channel.end()
     except StreamError as error:
         channel.end(_without_frames(error))
     except BaseException as error:
@@ -284,7 +312,7 @@ def _without_frames(error: StreamError) -> StreamError:
     return error.with_traceback(None)
 
 
-def _of_type(value: Any, type_: Any, name: str) -> Any:
+def of_type(value: Any, type_: Any, name: str) -> Any:
     if value is None:
         return type_()
     if not isinstance(value, type_):

@@ -38,12 +38,16 @@ from ..errors import (
     ProtocolError,
     StreamError,
     StreamTimeout,
+    TransportError,
 )
 
 __all__ = ["ByteStream", "send", "shared_session"]
 
 _READ_BYTES = 65536
 _POOL_SIZE = 1024
+
+#: How soon it shows that a pooled connection had been closed, in seconds.
+_STALE_S = 0.3
 
 Interrupt = Callable[[], object]
 
@@ -136,17 +140,22 @@ def send(
     *,
     session: requests.Session | None,
     connect_s: float,
+    read_s: float | None = None,
     interrupt_with: Callable[[Interrupt | None], None],
     before_read: Callable[[], object],
 ) -> ByteStream:
     """Send a request and wait for the headers of its response.
 
-    A pooled connection that the server had closed in the meantime is replaced once, silently.
+    A pooled connection that the server had closed in the meantime is replaced once, silently. That
+    it had shows at once; a connection that breaks later may have broken over the request, which is
+    then not repeated here.
 
     Args:
         request: What to send.
         session: The caller's own session; `None` for the shared one.
         connect_s: How long the connection (and its TLS handshake) may take, in seconds.
+        read_s: How long a session of the caller's own may wait for bytes, in seconds: it cannot be
+            interrupted before its response is there.
         interrupt_with: Takes a function that ends what this thread waits for.
         before_read: Called before every read that may wait.
 
@@ -158,13 +167,14 @@ def send(
     """
     call = _Call()
     interrupt_with(call.interrupt)
+    limits = (connect_s, read_s if session is not None else None)
     try:
         try:
-            response = _post(request, session or shared_session(), connect_s, call)
+            response = _post(request, session or shared_session(), limits, call)
         except ConnectionLost:
-            if not call.reused:
+            if not call.reused or time.monotonic() - call.sent_at > _STALE_S:
                 raise
-            response = _post(request, session or shared_session(), connect_s, call)
+            response = _post(request, session or shared_session(), limits, call)
     finally:
         _current.call = None
         call.forget_duplicate()
@@ -182,7 +192,10 @@ def send(
 
 
 def _post(
-    request: HTTPRequest, session: requests.Session, connect_s: float, call: _Call
+    request: HTTPRequest,
+    session: requests.Session,
+    limits: tuple[float, float | None],
+    call: _Call,
 ) -> requests.Response:
     _current.call = call
     credentials = request.credentials
@@ -204,72 +217,94 @@ def _post(
             auth=authorize,
             stream=True,
             allow_redirects=False,
-            timeout=(connect_s, None),
+            timeout=limits,
         )
     except requests.exceptions.RequestException as error:
-        raise _translated(error, connect_s) from error
-    except (urllib3.exceptions.HTTPError, OSError) as error:
+        connecting = call.sock is None and session is _shared.session
+        raise _translated(error, limits[0], connecting=connecting) from error
+    except (urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
         raise ConnectionLost(
             f"the connection broke before an answer came: {_say(error)}"
         ) from error
+    except OSError as error:  # requests' own: a certificate bundle that is not there
+        raise ConfigurationError(f"the request cannot be sent: {error}") from error
+    except Exception as error:  # a hook or an adapter of the caller's own session
+        raise TransportError(
+            f"the session raised {type(error).__name__}: {error}", retryable=False
+        ) from error
 
 
-def _translated(error: requests.exceptions.RequestException, connect_s: float) -> StreamError:
+def _translated(
+    error: requests.exceptions.RequestException, connect_s: float, *, connecting: bool
+) -> StreamError:
     """Turn an error of requests into ours; its text may hold the URL, which holds no key."""
+    known = requests.exceptions
     where = redact_url(error.request.url or "") if error.request is not None else "the server"
-    if isinstance(error, requests.exceptions.ConnectTimeout):
+    reason = _innermost(error)
+    said = _say(error)
+    if isinstance(error, known.ConnectTimeout) or (connecting and isinstance(error, known.Timeout)):
         return StreamTimeout(
             f"no connection to {where} within {connect_s} s (timeouts.connect_s)",
             phase="connect",
             limit_s=connect_s,
         )
-    if isinstance(error, requests.exceptions.SSLError):
+    if isinstance(error, known.SSLError):
+        hint = "a private certificate authority can be named in REQUESTS_CA_BUNDLE"
+        if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER" in str(error):
+            hint = "is this an http:// server?"
+        return ConnectError(f"no secure connection to {where}: {said}; {hint}", retryable=False)
+    if isinstance(error, known.ProxyError):
         return ConnectError(
-            f"no secure connection to {where}: {_say(error)}; a private certificate authority "
-            "can be named in REQUESTS_CA_BUNDLE",
-            retryable=False,
+            f"no connection to {where} through the proxy: {said}; HTTP_PROXY, HTTPS_PROXY and "
+            "NO_PROXY say which"
         )
-    if isinstance(error, requests.exceptions.ProxyError):
-        return ConnectError(f"no connection through the proxy to {where}: {_say(error)}")
-    if isinstance(error, requests.exceptions.ConnectionError):
-        cause = _root(error)
-        if isinstance(cause, urllib3.exceptions.NewConnectionError):
+    if isinstance(error, known.ConnectionError):
+        if isinstance(reason, urllib3.exceptions.NewConnectionError):
             return ConnectError(
-                f"no connection to {where}: {_say(cause)}; is the address right and the server up?"
+                f"no connection to {where}: {reason.__cause__ or said}; is the address right and "
+                "the server up?"
             )
-        return ConnectionLost(f"{where} closed the connection before it answered: {_say(error)}")
-    if isinstance(error, (requests.exceptions.Timeout, requests.exceptions.ChunkedEncodingError)):
-        return ConnectionLost(f"no answer from {where}: {_say(error)}")
-    return ConfigurationError(f"the request to {where} cannot be sent: {_say(error)}")
+        if isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError):
+            return ProtocolError(
+                f"{where} does not answer in HTTP ({type(reason).__name__}: {said}); is base_url "
+                "right?"
+            )
+        return ConnectionLost(f"{where} closed the connection before it answered: {said}")
+    if isinstance(error, (known.Timeout, known.ChunkedEncodingError)):
+        return ConnectionLost(f"no answer from {where}: {said}")
+    if isinstance(error, (known.RetryError, known.HTTPError)):  # the caller's own session's
+        return TransportError(f"the session gave {where} up: {said}")
+    return ConfigurationError(f"the request to {where} cannot be sent: {said}")
 
 
-def _root(error: BaseException) -> BaseException:
-    """Return what requests and urllib3 wrapped, where they say it."""
-    reason = error.args[0] if error.args else None
-    inner = getattr(reason, "reason", None)
-    return (
-        inner
-        if isinstance(inner, BaseException)
-        else reason
-        if isinstance(reason, BaseException)
-        else error
-    )
+def _innermost(error: BaseException) -> BaseException:
+    """Return the reason below what urllib3 and requests wrapped around it."""
+    seen = {id(error)}
+    while True:
+        inner = next(
+            (
+                candidate
+                for candidate in (
+                    getattr(error, "reason", None),
+                    getattr(error, "original_error", None),
+                    *reversed(error.args),
+                )
+                if isinstance(candidate, BaseException) and id(candidate) not in seen
+            ),
+            None,
+        )
+        if inner is None:
+            return error
+        seen.add(id(inner))
+        error = inner
 
 
 def _say(error: BaseException) -> str:
-    """Return the innermost reason, without the addresses of objects in it."""
-    if any(
-        isinstance(reason, (urllib3.exceptions.IncompleteRead, http.client.IncompleteRead))
-        for reason in error.args
-    ):
+    """Return the innermost reason, in words and in one line."""
+    reason = _innermost(error)
+    if isinstance(reason, (urllib3.exceptions.IncompleteRead, http.client.IncompleteRead)):
         return "the body ended before its announced end"
-    root = _root(error)
-    cause = (
-        root.__cause__ or root.__context__
-        if isinstance(root, urllib3.exceptions.NewConnectionError)
-        else root
-    )
-    return str(cause or root) or type(root).__name__
+    return " ".join(str(reason).split()) or type(reason).__name__
 
 
 def _shutdown_of(response: requests.Response) -> Interrupt:
@@ -295,6 +330,7 @@ class _Call:
     def __init__(self) -> None:
         self.sock: socket.socket | None = None
         self.reused = False
+        self.sent_at = 0.0
         self._lock = threading.RLock()
         self._watched: socket.socket | None = None
         self._duplicate: socket.socket | None = None
@@ -313,6 +349,7 @@ class _Call:
         """Watch the socket of a connection that is ready."""
         self.sock = sock
         self.reused = reused
+        self.sent_at = time.monotonic()
         self._watch(sock)
         self.forget_duplicate()
 
@@ -368,6 +405,7 @@ class _Connection(HTTPConnection):
         if call is not None and self.sock is not None:
             call.uses(self.sock, reused=not self._is_new)
         self._is_new = False
+        self.timeout = None  # connect_s ends here: a long prompt may take its time
         super().request(*args, **kwargs)
 
 
@@ -376,33 +414,46 @@ class _SecureConnection(_Connection, HTTPSConnection):
 
 
 def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
-    """Connect like urllib3, but show the socket to the call before the connect begins."""
-    timeout = connection.timeout if isinstance(connection.timeout, (int, float)) else None
+    """Connect like urllib3, but show the socket to the call before the connect begins.
+
+    The addresses of a name are tried one after the other and share the connection's time: an
+    address that does not answer must not use up that of the next.
+    """
+    limit_s = connection.timeout if isinstance(connection.timeout, (int, float)) else None
+    deadline = None if limit_s is None else time.monotonic() + limit_s
     host = connection._dns_host.strip("[]")
+    family = urllib3.util.connection.allowed_gai_family()
     failure: OSError = OSError(f"no address for {host}")
     try:
-        addresses = socket.getaddrinfo(host, connection.port, type=socket.SOCK_STREAM)
+        addresses = socket.getaddrinfo(host, connection.port, family, socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         raise urllib3.exceptions.NewConnectionError(
             connection, f"the name {host!r} cannot be resolved ({error})"
-        ) from error
-    for family, kind, protocol, _, address in addresses:
-        sock = socket.socket(family, kind, protocol)
+        ) from OSError(f"the name {host!r} cannot be resolved ({error})")
+    for left, (kind_of_address, kind, protocol, _, address) in zip(
+        range(len(addresses), 0, -1), addresses, strict=True
+    ):
+        sock: socket.socket | None = None
         try:
+            sock = socket.socket(kind_of_address, kind, protocol)
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
-            sock.settimeout(timeout)
+            if deadline is not None:
+                sock.settimeout(max(0.001, (deadline - time.monotonic()) / left))
+            if connection.source_address is not None:
+                sock.bind(connection.source_address)
             call.dials(sock)
             sock.connect(address)
+            sock.settimeout(limit_s)
             return sock
-        except TimeoutError as error:
-            sock.close()
-            raise urllib3.exceptions.ConnectTimeoutError(
-                connection, f"no connection to {host} within {timeout} s"
-            ) from error
         except OSError as error:
             failure = error
-            sock.close()
+            if sock is not None:
+                sock.close()
+    if isinstance(failure, TimeoutError):
+        raise urllib3.exceptions.ConnectTimeoutError(
+            connection, f"no connection to {host} within {limit_s} s"
+        ) from failure
     raise urllib3.exceptions.NewConnectionError(connection, str(failure)) from failure
 
 

@@ -7,9 +7,10 @@ from typing import Any, TextIO
 
 import msgspec
 
+from ..errors import ConfigurationError
 from ..metrics import StreamMetrics
 from ..retry import RetryPolicy
-from .stream import TokenStream, stream_sync
+from .stream import TokenStream, of_type, stream_sync
 
 __all__ = ["CountedStream", "measure_stream", "stream_with_count", "stream_with_retry"]
 
@@ -66,7 +67,7 @@ def stream_with_retry(
             after it, at most.
         arguments: Those of `stream_sync`; of a `retry` policy the waits are used.
     """
-    policy = arguments.pop("retry", None) or RetryPolicy()
+    policy = of_type(arguments.pop("retry", None), RetryPolicy, "retry")
     policy = msgspec.structs.replace(
         policy, max_retries=max_retries, max_resumes=max_retries, resume=True
     )
@@ -85,6 +86,10 @@ def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) ->
     """
     if not isinstance(stream, TokenStream):
         stream = stream_sync(stream, **arguments)
+    elif arguments:
+        raise ConfigurationError(
+            f"a stream that was opened already takes no more arguments: {', '.join(arguments)}"
+        )
     for _ in stream:
         pass
     return stream.metrics

@@ -103,12 +103,12 @@ Action = Union[Say, Think, CallTool, Pause, Cut, Status, Fail, FinishWith, Raw]
 
 def say(text: str) -> Say:
     """Send text, one delta per word, at the server's pace."""
-    return Say(text)
+    return Say(_text(text))
 
 
 def think(text: str) -> Think:
     """Send reasoning, one delta per word, at the server's pace."""
-    return Think(text)
+    return Think(_text(text))
 
 
 def call_tool(
@@ -127,7 +127,7 @@ def call_tool(
 
 def pause(seconds: float) -> Pause:
     """Send nothing for a while."""
-    if not 0 <= seconds < float("inf"):
+    if not is_time(seconds):
         raise ConfigurationError(f"pause needs a number of seconds of at least 0, not {seconds!r}")
     return Pause(seconds)
 
@@ -152,6 +152,8 @@ def status(
         code: The provider's word for the error.
         headers: More headers, such as `{"Retry-After": "1"}`.
     """
+    if isinstance(status, bool) or not isinstance(status, int) or not 300 <= status <= 599:
+        raise ConfigurationError(f"status() needs an HTTP status from 300 to 599, not {status!r}")
     return Status(status, message or f"the script says {status}", code, dict(headers or {}))
 
 
@@ -173,6 +175,18 @@ def finish(reason: FinishReason) -> FinishWith:
 def raw(data: bytes) -> Raw:
     """Send these bytes as they are, as one HTTP chunk."""
     return Raw(data)
+
+
+def is_time(seconds: object) -> bool:
+    """Whether this is a number of seconds that somebody could wait."""
+    number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+    return number and 0 <= seconds < float("inf")  # type: ignore[operator]
+
+
+def _text(text: object) -> str:
+    if not isinstance(text, str):
+        raise ConfigurationError(f"a fake provider says a str, not {type(text).__name__}")
+    return text
 
 
 def words(text: str) -> list[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import re
-import select
+import selectors
 import socket
 import sys
 import threading
@@ -16,13 +16,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from types import TracebackType
 from typing import Any, Literal, Union, get_args
 
 import msgspec
 
-from ..errors import APIError, ConfigurationError
+from ..errors import APIError, ConfigurationError, InvalidRequestError
 from ..events import (
     Event,
     Finish,
@@ -46,6 +46,8 @@ from .script import (
     Say,
     Status,
     Think,
+    is_time,
+    say,
     words,
 )
 
@@ -138,14 +140,14 @@ class FakeServer:
         seed: int = 0,
         port: int = 0,
     ) -> None:
-        if not 0 <= ttft_s < float("inf"):
+        if not is_time(ttft_s):
             raise ConfigurationError(f"ttft_s must be a number of at least 0, not {ttft_s!r}")
-        if tokens_per_s is not None and not 0 < tokens_per_s < float("inf"):
+        if tokens_per_s is not None and not (is_time(tokens_per_s) and tokens_per_s > 0):
             raise ConfigurationError(f"tokens_per_s must be above 0 or None, not {tokens_per_s!r}")
-        if not 0 <= jitter <= 1:
+        if not (is_time(jitter) and jitter <= 1):
             raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter!r}")
         self.exchanges: list[Exchange] = []
-        self._actions: tuple[Action, ...] = (Say(text),)
+        self._actions: tuple[Action, ...] = (say(text),)
         self._queue: deque[tuple[Action, ...]] = deque()
         self._ttft_s = ttft_s
         self._gap_s = 1 / tokens_per_s if tokens_per_s else 0.0
@@ -157,7 +159,7 @@ class FakeServer:
         self._closed = False
         try:
             self._server = _Server(("127.0.0.1", port), self)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise ConfigurationError(f"cannot listen on 127.0.0.1:{port}: {error}") from error
         self._port = int(self._server.server_address[1])
         self.url = f"http://127.0.0.1:{self._port}"
@@ -192,6 +194,8 @@ class FakeServer:
             with suppress(OSError):
                 connection.shutdown(socket.SHUT_RDWR)
         self._server.server_close()
+        for thread in self._server.threads:
+            thread.join()
 
     def __enter__(self) -> FakeServer:
         return self
@@ -244,14 +248,33 @@ class _Disconnected(Exception):
     """The client has closed the connection."""
 
 
-class _Server(ThreadingHTTPServer):
-    daemon_threads = False
-    block_on_close = True
+class _Server(HTTPServer):
     request_queue_size = 1024
 
     def __init__(self, address: tuple[str, int], fake: FakeServer) -> None:
         self.fake = fake
+        self.threads: list[threading.Thread] = []
         super().__init__(address, _Handler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread; a daemon, so that nobody has to close a fake to exit."""
+        self.threads = [thread for thread in self.threads if thread.is_alive()]
+        thread = threading.Thread(
+            target=self._serve,
+            args=(request, client_address),
+            name="llm-sse-fake-connection",
+            daemon=True,
+        )
+        self.threads.append(thread)
+        thread.start()
+
+    def _serve(self, request: Any, client_address: Any) -> None:
+        try:
+            self.finish_request(request, client_address)
+        except Exception:
+            self.handle_error(request, client_address)
+        finally:
+            self.shutdown_request(request)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A client that goes away is no error of ours; everything else is."""
@@ -328,7 +351,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _accept(self, exchange: Exchange, provider: Provider | None) -> Accepted:
         if provider is None:
-            raise APIError(
+            raise InvalidRequestError(
                 "", status=404, detail=f"Unknown request URL: {exchange.method} {exchange.path}"
             )
         if exchange.method != "POST":
@@ -449,8 +472,14 @@ class _Reply:
         Raises:
             _Disconnected: It has.
         """
-        if seconds > 0 and select.select([self._handler.connection], [], [], seconds)[0]:
-            if not self._handler.connection.recv(1, socket.MSG_PEEK):
+        if seconds <= 0:
+            return
+        connection = self._handler.connection
+        with selectors.DefaultSelector() as selector:
+            selector.register(connection, selectors.EVENT_READ)
+            readable = selector.select(seconds)
+        if readable:
+            if not connection.recv(1, socket.MSG_PEEK):
                 raise _Disconnected
             time.sleep(seconds)  # a client that pipelines its next request
 
@@ -464,4 +493,6 @@ class _Reply:
             self._exchange.deltas_sent += 1
 
     def _write(self, data: bytes) -> None:
+        if not data:
+            return  # an empty HTTP chunk would be the body's end
         self._handler.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))

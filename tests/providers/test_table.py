@@ -78,11 +78,16 @@ class TestKey:
         row = PROVIDERS[provider]
         assert row.key("mine", {row.key_env[0]: "theirs"}) == "mine"
 
-    @pytest.mark.parametrize("api_key", [None, ""])
-    def test_the_environment_is_asked_next(self, provider: str, api_key: str | None) -> None:
+    def test_the_environment_is_asked_next(self, provider: str) -> None:
         """Without a key of the caller's the variable's is taken."""
         row = PROVIDERS[provider]
-        assert row.key(api_key, {row.key_env[-1]: "theirs"}) == "theirs"
+        assert row.key(None, {row.key_env[-1]: "theirs"}) == "theirs"
+
+    def test_an_empty_key_is_a_mistake(self, provider: str) -> None:
+        """A key that turned out empty is not silently another one."""
+        row = PROVIDERS[provider]
+        with pytest.raises(ConfigurationError, match=rf"api_key is empty.*{row.key_env[0]}"):
+            row.key("", {row.key_env[0]: "theirs"})
 
     def test_the_first_variable_with_a_key_counts(self) -> None:
         """Of two variables the provider's own comes first; an empty one is none."""

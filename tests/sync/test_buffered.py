@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_sse import buffered
-from llm_sse.errors import ConfigurationError
+from llm_sse.errors import ConfigurationError, StreamClosed
 from tests.helpers import until
 
 
@@ -55,6 +55,25 @@ class TestBuffered:
         with pytest.raises(KeyError, match="mine"):
             next(items)
         assert list(items) == []
+
+    def test_a_second_reader_does_not_end_the_first(self) -> None:
+        """A stray next() in another thread is refused, and the first reader loses nothing."""
+        more = threading.Event()
+
+        def slow() -> Iterator[int]:
+            more.wait()
+            yield from range(100)
+
+        items: Any = buffered(slow())
+        got: list[int] = []
+        reader = threading.Thread(target=lambda: got.extend(items))
+        reader.start()
+        until(lambda: items._channel._reading)
+        with pytest.raises(StreamClosed):
+            next(items)
+        more.set()
+        reader.join()
+        assert got == list(range(100))
 
     def test_closing_closes_the_iterable(self) -> None:
         """After close() nothing more is made, and a generator is closed in its own thread."""

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -237,6 +239,92 @@ class TestTokenStream:
         finally:
             gc.enable()
 
+    def test_text_is_the_whole_answer_after_next(self, server: FakeServer, openai: Ask) -> None:
+        """Deltas that next() took are part of text(), and so is what comes behind them."""
+        server.script(say("one two three"))
+        answer = openai()
+        assert next(answer) == "one"
+        assert answer.text() == "one two three"
+
+    def test_text_is_never_a_part_of_the_answer(self, server: FakeServer, openai: Ask) -> None:
+        """A stream that was closed, left, or is being read has no text(), only a completion."""
+        closed = openai()
+        closed.close()
+        with pytest.raises(StreamClosed, match="closed before its end"):
+            closed.text()
+        left = openai()
+        for _ in left:
+            with pytest.raises(StreamClosed, match="being read"):
+                left.text()
+            break
+        with pytest.raises(StreamClosed, match="closed before its end"):
+            left.text()
+        assert left.completion.text == "Server-sent"
+
+    def test_a_loop_behind_next_closes_the_stream_too(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """A break closes the stream, whatever took the first deltas."""
+        server.script(say("one two"), pause(3600))
+        answer = openai()
+        assert next(answer) == "one"
+        for _ in answer:
+            break
+        assert server.exchanges[0].ended.wait(5)
+
+    def test_next_in_two_threads_is_refused(self, openai: Ask) -> None:
+        """Two threads that take single deltas would each get some; one is told so."""
+        with WireServer(Connection.wait_closed) as silent:
+            answer = openai(base_url=silent.url)
+            first = threading.Thread(target=lambda: next(answer, None))
+            first.start()
+            until(lambda: answer._reader.claimed)
+            with pytest.raises(StreamClosed, match="two threads"):
+                next(answer)
+            answer.close()
+            first.join()
+
+    def test_a_signals_exception_is_not_the_streams(self, server: FakeServer, openai: Ask) -> None:
+        """What a signal handler raises in the loop passes; it is not the stream's error."""
+        server.script(pause(3600))
+        answer = openai()
+        assert answer.wait_started(5)
+
+        def ring(*_: object) -> None:
+            raise RuntimeError("the bell")
+
+        previous = signal.signal(signal.SIGALRM, ring)
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.02)
+            with pytest.raises(RuntimeError, match="the bell"):
+                next(answer)
+        finally:
+            signal.signal(signal.SIGALRM, previous)
+        assert answer._reader.error is None
+        assert server.exchanges[0].ended.wait(5)
+
+    @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+    @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
+    def test_a_child_cannot_end_its_parents_stream(self, server: FakeServer, openai: Ask) -> None:
+        """A fork that closes, drops and reads the parent's stream leaves the parent's alone."""
+        server.script(say("one"), pause(0.3), say(" two"))
+        answer = openai()
+        assert next(answer) == "one"
+        child = os.fork()
+        if child == 0:
+            code = 1
+            try:
+                next(answer)
+            except StreamClosed:
+                code = 0
+            finally:
+                answer.close()
+                del answer
+                gc.collect()
+                os._exit(code)
+        assert os.waitpid(child, 0)[1] == 0
+        assert list(answer) == [" two"]
+
     def test_the_repr_shows_the_state_and_no_key(self, openai: Ask) -> None:
         """A stream's repr says what it is, and nothing secret."""
         answer = openai(api_key="sk-secret")
@@ -305,6 +393,27 @@ class TestWaitStarted:
             assert answer.wait_started(0.01) is False
             answer.close()
 
+    def test_a_stream_that_ended_has_not_started(self, server: FakeServer, ask: Ask) -> None:
+        """A stream that was closed or has failed never says that the provider accepted."""
+        closed = ask()
+        closed.close()
+        with pytest.raises(StreamClosed):
+            closed.wait_started(5)
+        server.script(status(401))
+        failed = ask()
+        for _ in range(2):
+            with pytest.raises(AuthenticationError):
+                failed.wait_started(5)
+        with WireServer(Connection.wait_closed) as silent:
+            answer = ask(base_url=silent.url)
+            closer = threading.Thread(
+                target=lambda: (until(lambda: silent.requests), answer.close())
+            )
+            closer.start()
+            with pytest.raises(StreamClosed):
+                answer.wait_started(5)
+            closer.join()
+
     def test_the_streams_limits_count(self, ask: Ask) -> None:
         """A limit that runs out while waiting is the stream's end."""
         with WireServer(Connection.wait_closed) as silent:
@@ -365,7 +474,15 @@ class TestTimeouts:
 
     @pytest.mark.parametrize(
         "limits",
-        [{"idle_s": 0}, {"first_token_s": -1}, {"total_s": "1"}, {"connect_s": None}],
+        [
+            {"idle_s": 0},
+            {"first_token_s": -1},
+            {"total_s": "1"},
+            {"connect_s": None},
+            {"idle_s": float("inf")},
+            {"total_s": float("nan")},
+            {"first_token_s": 1e10},
+        ],
     )
     def test_refuses_what_is_no_limit(self, limits: dict[str, Any]) -> None:
         """A limit is a number of seconds above 0."""
@@ -422,9 +539,10 @@ class TestErrors:
         self, server: FakeServer, ask: Ask
     ) -> None:
         """A provider that prints the key it refuses does not get it into the error."""
-        server.script(status(401, "Incorrect key: sk-secret-key"))
+        message = "Incorrect key: sk-secret-key, or sk-secret-other"
+        server.script(status(401, message, code="sk-secret-key"))
         with pytest.raises(AuthenticationError, match=r"Incorrect key: \*\*\*") as caught:
-            ask(api_key="sk-secret-key").text()
+            ask(api_key="sk-secret-key", headers={"X-Token": "Token sk-secret-other"}).text()
         error = caught.value
         assert "sk-secret" not in f"{error!r} {error.detail} {error.body} {vars(error)}"
 
@@ -467,7 +585,9 @@ class TestErrors:
             ({"temperature": -1}, "temperature"),
             ({"max_tokens": 0}, "max_tokens"),
             ({"api_key": 7}, "api_key must be a str"),
-            ({"api_key": "a\r\nX: y"}, "line break"),
+            ({"api_key": ""}, "api_key is empty"),
+            ({"base_url": ""}, "https://host"),
+            ({"api_key": "a\r\nX: y"}, "the key in api_key .* line break"),
             ({"base_url": "ftp://example.org"}, "https://host"),
             ({"headers": {"X-A": "a\r\nX-B: b"}}, "X-A"),
             ({"headers": [("X-A", "a")]}, "headers must be a dict"),
@@ -717,4 +837,4 @@ class TestInterpreterExit:
 
 def _threads() -> list[str]:
     names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("llm-sse-") and name != "llm-sse-fake"]
+    return [name for name in names if name.startswith("llm-sse-") and "fake" not in name]

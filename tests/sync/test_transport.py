@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import requests
 import trustme
 
 from llm_sse import RetryPolicy, Timeouts, TokenStream, stream_openai
@@ -20,11 +21,13 @@ from llm_sse.errors import (
     ConnectionLost,
     ProtocolError,
     StreamTimeout,
+    TransportError,
 )
+from llm_sse.events import Finish
 from llm_sse.sse import SSEDecoder
 from llm_sse.sync.channel import Channel
 from llm_sse.sync.transport import shared_session
-from llm_sse.testing import FakeServer
+from llm_sse.testing import FakeServer, status
 from tests.helpers import until
 from tests.wire import Connection, WireServer, head, stream
 
@@ -134,6 +137,13 @@ class TestEndings:
         ):
             _ask(server.url).text()
         assert caught.value.completion.text == "one"
+
+    def test_nothing_comes_after_finish(self) -> None:
+        """An end without its blank line is the end, although the body's own end is missing."""
+        broken = stream([_ONE, _END.rstrip() + b"\n"], then=lambda connection: None)
+        with WireServer(broken) as server:
+            events = list(_ask(server.url).events())
+        assert isinstance(events[-1], Finish)
 
     def test_a_reset_is_a_lost_connection(self) -> None:
         """A connection that is reset in mid-answer loses the rest, not what had arrived."""
@@ -282,6 +292,116 @@ class TestConnecting:
         assert caught.value.phase == "connect"
         assert caught.value.limit_s == 0.1
 
+    def test_the_next_address_is_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A name's address that does not answer leaves time for the next one."""
+        with socket.socket() as listener, WireServer(stream([_ONE, _END])) as server:
+            listener.bind(("127.0.0.1", 0))
+            listener.listen(0)
+            live = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            kind = (socket.AF_INET, socket.SOCK_STREAM, 6, "")
+            found = [(*kind, listener.getsockname()), (*kind, live)]
+            with _filled(listener.getsockname()):
+                monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+                limits = Timeouts(connect_s=0.4)
+                assert _ask("http://two.example:80", timeouts=limits).text() == "one"
+
+    def test_a_long_prompt_is_not_limited_by_connect_s(self) -> None:
+        """connect_s ends with the connection, however long the request takes to be sent."""
+        limit_s = 0.15
+
+        def slow(connection: Connection) -> None:
+            stream([_ONE, _END])(connection)
+
+        class SlowServer(WireServer):
+            def _serve(self, sock: socket.socket) -> None:
+                hold = threading.Event()
+                hold.wait(3 * limit_s)  # the request fills the buffers meanwhile
+                super()._serve(sock)
+
+        prompt = "x" * 12_000_000
+        with SlowServer(slow) as server:
+            answer = stream_openai(
+                prompt,
+                base_url=server.url,
+                api_key="any",
+                retry=_ONCE,
+                timeouts=Timeouts(connect_s=limit_s),
+            )
+            assert answer.text() == "one"
+
+    def test_a_request_that_may_have_been_worked_on_is_not_repeated(self) -> None:
+        """A reused connection that breaks late may have broken over the request."""
+
+        def work_and_die(connection: Connection) -> None:
+            threading.Event().wait(0.4)
+            connection.sock.close()
+
+        with WireServer(stream([_ONE, _END]), work_and_die) as server:
+            _ask(server.url).text()
+            with pytest.raises(ConnectionLost):
+                _ask(server.url).text()
+            assert len(server.requests) == 2
+
+    @pytest.mark.parametrize(
+        ("greeting", "complaint"),
+        [
+            (b"SSH-2.0-OpenSSH_9.9\r\n", "does not answer in HTTP.*base_url"),
+            (b"<html>\r\n", "does not answer in HTTP.*base_url"),
+        ],
+    )
+    def test_a_server_of_another_protocol(self, greeting: bytes, complaint: str) -> None:
+        """What is no HTTP at all is a protocol error, and is not tried again."""
+
+        def greet(connection: Connection) -> None:
+            connection.send(greeting)
+            connection.sock.close()
+
+        with WireServer(greet) as server:
+            with pytest.raises(ProtocolError, match=complaint):
+                _ask(server.url, retry=RetryPolicy(backoff_s=0)).text()
+            assert len(server.requests) == 1
+
+    def test_a_dead_proxy_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy that is not there is said to be the proxy, and where it was named."""
+        with socket.socket() as unused:
+            unused.bind(("127.0.0.1", 0))
+            port = unused.getsockname()[1]
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{port}")
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        monkeypatch.delenv("no_proxy", raising=False)
+        with pytest.raises(ConnectError, match=r"through the proxy.*refused.*HTTPS_PROXY"):
+            _ask("https://api.example/v1").text()
+
+    def test_a_certificate_bundle_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A wrong REQUESTS_CA_BUNDLE is a mistake of the configuration."""
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
+        with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"):
+            _ask("https://api.example/v1").text()
+
+    def test_what_a_session_of_ones_own_raises(self, server: FakeServer) -> None:
+        """An exception out of the caller's own session is an ending of the tree."""
+
+        def hook(*_: object, **__: object) -> None:
+            raise ZeroDivisionError("mine")
+
+        with requests.Session() as session:
+            session.hooks["response"].append(hook)
+            with pytest.raises(TransportError, match="ZeroDivisionError: mine"):
+                _ask(server.base_url("openai"), session=session).text()
+            session.hooks["response"][:] = [lambda answer, **_: answer.raise_for_status()]
+            server.script(status(503))
+            with pytest.raises(TransportError, match="503"):
+                _ask(server.base_url("openai"), session=session).text()
+
+    def test_a_session_of_ones_own_does_not_wait_for_ever(self) -> None:
+        """Where nobody can interrupt the wait for the headers, the limits end it."""
+        with WireServer(Connection.wait_closed) as server, requests.Session() as session:
+            limits = Timeouts(first_token_s=0.1, idle_s=0.1)
+            answer = _ask(server.url, session=session, timeouts=limits)
+            with pytest.raises(StreamTimeout):
+                answer.text()
+            until(lambda: answer._reader.thread and not answer._reader.thread.is_alive())
+
     def test_close_ends_a_connection_attempt(self) -> None:
         """A stream that is closed while it connects frees its thread at once."""
         with socket.socket() as listener:
@@ -382,6 +502,32 @@ class TestTLS:
         authority.cert_pem.write_to_path(str(bundle))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         assert _ask(url).text() == "one"
+
+    def test_a_handshake_that_hangs_is_a_connect_timeout(self) -> None:
+        """connect_s holds for the TLS handshake, too."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"https://127.0.0.1:{silent.getsockname()[1]}"
+            with pytest.raises(StreamTimeout) as caught:
+                _ask(url, timeouts=Timeouts(connect_s=0.1)).text()
+        assert caught.value.phase == "connect"
+
+    def test_close_ends_a_handshake(self) -> None:
+        """A stream that is closed in the middle of a handshake frees its thread."""
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            answer = _ask(f"https://127.0.0.1:{silent.getsockname()[1]}")
+            connection, _ = silent.accept()
+            with connection:
+                connection.recv(65536)
+                answer.close()
+                thread = answer._reader.thread
+                assert thread is not None
+                thread.join(5)
+                assert not thread.is_alive()
+
+    def test_https_to_an_http_port_says_so(self, server: FakeServer) -> None:
+        """The usual mix-up is asked about, not a certificate."""
+        with pytest.raises(ConnectError, match="http:// server"):
+            _ask(server.url.replace("http:", "https:")).text()
 
     def test_verifies_certificates(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A certificate of an unknown authority ends the attempt, for good."""

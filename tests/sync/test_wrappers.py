@@ -13,6 +13,7 @@ from llm_sse import (
     stream_with_count,
     stream_with_retry,
 )
+from llm_sse.errors import ConfigurationError
 from llm_sse.events import Resumed, TextDelta
 from llm_sse.testing import FakeServer, cut, say, status
 
@@ -91,6 +92,11 @@ class TestStreamWithRetry:
         assert caught.value.completion.text == "one two"
         assert len(server.exchanges) == 2
 
+    def test_refuses_what_is_no_policy(self, fake: dict[str, Any]) -> None:
+        """A retry that is no RetryPolicy is a mistake."""
+        with pytest.raises(ConfigurationError, match="RetryPolicy"):
+            stream_with_retry("Hi", **{**fake, "retry": {"max_retries": 1}})
+
 
 class TestMeasureStream:
     def test_measures_a_new_stream(self) -> None:
@@ -110,3 +116,11 @@ class TestMeasureStream:
         """A stream that has not been read can be measured, too."""
         server.script(say("one two"))
         assert measure_stream(stream_sync("Hi", **fake)).deltas == 2
+
+    def test_refuses_arguments_that_come_too_late(self, fake: dict[str, Any]) -> None:
+        """A stream that is open already cannot be given a provider."""
+        with (
+            stream_sync("Hi", **fake) as stream,
+            pytest.raises(ConfigurationError, match="provider"),
+        ):
+            measure_stream(stream, provider="gemini")

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -238,6 +240,19 @@ class TestFakeServer:
         assert len([text for text in texts if "done" in text]) == 20
         assert time.monotonic() - begun < 20 * 0.2
 
+    def test_nobody_has_to_close_it_to_exit(self) -> None:
+        """A script that forgets its fake server ends all the same."""
+        script = (
+            "from llm_sse import stream_openai\n"
+            "from llm_sse.testing import FakeServer\n"
+            "server = FakeServer('fine')\n"
+            "print(stream_openai('Hi', base_url=server.base_url('openai'), api_key='any').text())\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
+        )
+        assert (done.returncode, done.stdout) == (0, "fine\n")
+
     def test_a_pipelined_request_is_no_hang_up(self, server: FakeServer) -> None:
         """Bytes that arrive in a pause are the next request, not the end of this one."""
         server.script(pause(0.05), say("done"))
@@ -261,6 +276,10 @@ class TestFakeServer:
             ({"ttft_s": -1}, "ttft_s"),
             ({"tokens_per_s": 0}, "tokens_per_s"),
             ({"jitter": 2}, "jitter"),
+            ({"ttft_s": "1"}, "ttft_s"),
+            ({"tokens_per_s": float("inf")}, "tokens_per_s"),
+            ({"text": None}, "a fake provider says a str"),
+            ({"port": 99999}, "99999"),
         ],
     )
     def test_refuses_an_impossible_pace(self, arguments: dict[str, Any], complaint: str) -> None:
@@ -288,8 +307,26 @@ class TestScript:
 
     def test_a_pause_is_a_time(self) -> None:
         """A pause has a length."""
-        with pytest.raises(ConfigurationError, match="pause"):
-            pause(-1)
+        for no_time in (-1, float("inf"), "x"):
+            with pytest.raises(ConfigurationError, match="pause"):
+                pause(no_time)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("code", [200, 204, 99, 1000, "500"])
+    def test_a_status_is_one_of_a_refusal(self, code: Any) -> None:
+        """What is no refusal has no error body."""
+        with pytest.raises(ConfigurationError, match="300 to 599"):
+            status(code)
+
+    def test_says_only_text(self) -> None:
+        """What is said is a str."""
+        for speak in (say, think):
+            with pytest.raises(ConfigurationError, match="not int"):
+                speak(5)  # type: ignore[arg-type]
+
+    def test_nothing_raw_is_nothing(self, post: Post, server: FakeServer) -> None:
+        """Empty bytes do not end the body."""
+        server.script(say("one"), raw(b""), say("two"))
+        assert "two" in post().text
 
     def test_a_script_without_an_end_of_its_own_is_ended(
         self, post: Post, server: FakeServer
