@@ -121,7 +121,7 @@ def test_the_answer_is_printed_and_its_last_line_is_ended(
     key = {PROVIDERS[provider].key_env[-1]: _KEY}
     result = _run("-p", provider, "--base-url", server.base_url(provider), "Hi", **key)
     assert (result.exit_code, result.stdout, result.stderr) == (0, "One two.\nThree.\n", "")
-    assert server.exchanges[0].provider == provider
+    assert server.requests[0].provider == provider
 
 
 def test_a_line_that_has_ended_is_not_ended_twice(
@@ -142,7 +142,7 @@ def test_the_options_reach_the_provider(server: FakeServer, ask: Callable[..., R
     """Model, system text, limit and temperature are what the provider gets; options may follow."""
     args = ("-m", "some-model", "Hi", "-s", "Be brief.", "--max-tokens", "7", "--temperature", "0")
     assert ask(*args).exit_code == 0
-    body = server.exchanges[0].json
+    body = server.requests[0].json
     assert body["model"] == "some-model"
     assert body["max_completion_tokens"] == 7
     assert body["temperature"] == 0
@@ -150,7 +150,7 @@ def test_the_options_reach_the_provider(server: FakeServer, ask: Callable[..., R
 
 
 def _asked(server: FakeServer) -> str:
-    content: str = server.exchanges[0].json["messages"][-1]["content"]
+    content: str = server.requests[0].json["messages"][-1]["content"]
     return content
 
 
@@ -184,7 +184,7 @@ def test_bytes_that_are_no_text_can_be_asked(server: FakeServer) -> None:
     """A prompt loses the bytes that are not UTF-8, as an argument and in a pipe."""
     assert _process(b"a\xffb", env=_env(server)).returncode == 0
     assert _asked(server) == "a?b"
-    server.exchanges.clear()
+    server.requests.clear()
     assert _process(input=b"a\xffb", env=_env(server)).returncode == 0
     assert _asked(server) == "a\ufffdb"
 
@@ -207,7 +207,7 @@ def test_wrong_usage_exits_with_2(
     result = ask(*args)
     assert result.exit_code == 2
     assert says in result.stderr
-    assert not server.exchanges
+    assert not server.requests
 
 
 def test_json_is_one_event_a_line(server: FakeServer, ask: Callable[..., Result]) -> None:
@@ -526,8 +526,8 @@ def test_a_closed_pipe_is_no_error(
     assert process.wait(30) == 141
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert server.exchanges[0].ended.wait(10)
-    assert server.exchanges[0].outcome == "disconnected"
+    assert server.requests[0].ended.wait(10)
+    assert server.requests[0].outcome == "disconnected"
 
 
 def test_a_closed_pipe_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,7 +573,7 @@ def test_the_fake_gets_the_whole_question(quick_fake: FakeServer) -> None:
     """The embedded fake is asked as the first provider would be, and is gone afterwards."""
     result = _run("Hi", "-m", "some-model", OPENAI_API_KEY="")
     assert (result.exit_code, result.stdout) == (0, "Fake.\n")
-    assert quick_fake.exchanges[0].json["model"] == "some-model"
+    assert quick_fake.requests[0].json["model"] == "some-model"
     with pytest.raises(OSError, match="refused"):
         socket.create_connection(("127.0.0.1", int(quick_fake.url.rpartition(":")[2])))
 
@@ -594,7 +594,7 @@ def test_the_first_provider_with_a_key_is_asked(
     urls = {row.base_url_env: server.base_url(row.name) for row in PROVIDERS.values()}
     result = _run("Hi", **urls, **dict.fromkeys(keys, _KEY))
     assert (result.exit_code, result.stderr) == (0, "")
-    assert server.exchanges[0].provider == asked
+    assert server.requests[0].provider == asked
 
 
 @pytest.mark.parametrize(

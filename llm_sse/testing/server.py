@@ -51,7 +51,7 @@ from .script import (
     words,
 )
 
-__all__ = ["DEFAULT_TEXT", "Exchange", "FakeServer"]
+__all__ = ["DEFAULT_TEXT", "FakeServer", "RecordedRequest"]
 
 DEFAULT_TEXT = (
     "Server-sent events are a plain text format in which a server keeps one HTTP response open and "
@@ -61,11 +61,11 @@ DEFAULT_TEXT = (
 )
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
-#: The kinds of an exchange's end.
+#: How an answer can end.
 Outcome = Literal["complete", "cut", "disconnected", "refused"]
 
 
-class Exchange:
+class RecordedRequest:
     """One request that the server got, and what became of its answer.
 
     Attributes:
@@ -117,6 +117,7 @@ class FakeServer:
 
     Args:
         text: What it answers, where no script says otherwise.
+        script: What it does for every request, instead of saying `text`; see `script()`.
         ttft_s: How long it takes to its first token, in seconds.
         tokens_per_s: How many deltas it sends per second; `None` is as fast as it can.
         jitter: How much the gaps vary, from 0 (not at all) to 1 (from none to twice as long).
@@ -124,7 +125,7 @@ class FakeServer:
         port: Where it listens; 0 takes a free port.
 
     Attributes:
-        exchanges: What was asked, in the order of arrival.
+        requests: What was asked, in the order of arrival, and what became of it.
         url: The server's root, such as `http://127.0.0.1:40123`.
 
     Thread: one per connection; every method may be called from any thread.
@@ -134,6 +135,7 @@ class FakeServer:
         self,
         text: str = DEFAULT_TEXT,
         *,
+        script: Sequence[Action] | None = None,
         ttft_s: float = 0.0,
         tokens_per_s: float | None = None,
         jitter: float = 0.0,
@@ -146,8 +148,8 @@ class FakeServer:
             raise ConfigurationError(f"tokens_per_s must be above 0 or None, not {tokens_per_s!r}")
         if not (is_time(jitter) and jitter <= 1):
             raise ConfigurationError(f"jitter must be between 0 and 1, not {jitter!r}")
-        self.exchanges: list[Exchange] = []
-        self._actions: tuple[Action, ...] = (say(text),)
+        self.requests: list[RecordedRequest] = []
+        self._actions = _checked([say(text)] if script is None else script)
         self._queue: deque[tuple[Action, ...]] = deque()
         self._ttft_s = ttft_s
         self._gap_s = 1 / tokens_per_s if tokens_per_s else 0.0
@@ -225,9 +227,9 @@ class FakeServer:
         with self._lock:
             self._live.discard(connection)
 
-    def _next_actions(self, exchange: Exchange) -> tuple[Action, ...]:
+    def _next_actions(self, recorded: RecordedRequest) -> tuple[Action, ...]:
         with self._lock:
-            self.exchanges.append(exchange)
+            self.requests.append(recorded)
             return self._queue.popleft() if self._queue else self._actions
 
     def _gap(self) -> float:
@@ -288,7 +290,6 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
     server: _Server
-    exchange: Exchange
 
     def setup(self) -> None:
         super().setup()
@@ -313,27 +314,27 @@ class _Handler(BaseHTTPRequestHandler):
         body = self._read_body(headers)
         if body is None:
             return
-        exchange = Exchange(self.command, self.path, headers, body, self._number)
-        provider = _provider_at(exchange.path)
-        exchange.provider = provider.name if provider is not None else None
+        recorded = RecordedRequest(self.command, self.path, headers, body, self._number)
+        provider = _provider_at(recorded.path)
+        recorded.provider = provider.name if provider is not None else None
         try:
-            accepted = self._accept(exchange, provider)
+            accepted = self._accept(recorded, provider)
         except APIError as error:
             with fake._lock:
-                fake.exchanges.append(exchange)
-            self._refuse(exchange, provider, error)
+                fake.requests.append(recorded)
+            self._refuse(recorded, provider, error)
             return
         assert provider is not None
-        actions = fake._next_actions(exchange)
+        actions = fake._next_actions(recorded)
         try:
             if len(actions) == 1 and isinstance(actions[0], Status):
                 said = actions[0]
                 refusal = provider.api_error(said.status, said.message, code=said.code)
-                self._refuse(exchange, provider, refusal, said.headers)
+                self._refuse(recorded, provider, refusal, said.headers)
             else:
-                _Reply(self, exchange, provider, accepted).play(actions)
+                _Reply(self, recorded, provider, accepted).play(actions)
         except (OSError, _Disconnected):
-            exchange.end("disconnected")
+            recorded.end("disconnected")
             self.close_connection = True
 
     def _read_body(self, headers: Mapping[str, str]) -> bytes | None:
@@ -349,21 +350,21 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return body
 
-    def _accept(self, exchange: Exchange, provider: Provider | None) -> Accepted:
+    def _accept(self, recorded: RecordedRequest, provider: Provider | None) -> Accepted:
         if provider is None:
             raise InvalidRequestError(
-                "", status=404, detail=f"Unknown request URL: {exchange.method} {exchange.path}"
+                "", status=404, detail=f"Unknown request URL: {recorded.method} {recorded.path}"
             )
-        if exchange.method != "POST":
-            raise provider.api_error(405, f"{exchange.method} is not allowed here; use POST")
-        accepted = provider.accept(exchange.path, exchange.headers, exchange.body)
+        if recorded.method != "POST":
+            raise provider.api_error(405, f"{recorded.method} is not allowed here; use POST")
+        accepted = provider.accept(recorded.path, recorded.headers, recorded.body)
         if not accepted.stream:
             raise provider.api_error(400, "this fake provider only streams: ask for a stream")
         return accepted
 
     def _refuse(
         self,
-        exchange: Exchange,
+        recorded: RecordedRequest,
         provider: Provider | None,
         error: APIError,
         headers: Mapping[str, str] | None = None,
@@ -372,14 +373,14 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(error.status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        self.send_header("X-Request-Id", f"req_fake_{id(exchange):x}")
+        self.send_header("X-Request-Id", f"req_fake_{id(recorded):x}")
         if error.status == 405:
             self.send_header("Allow", "POST")
         for name, value in (headers or {}).items():
             self.send_header(name, value)
-        exchange.end("refused")  # before the client can see the end, and look
+        recorded.end("refused")  # before the client can see the end, and look
         self.end_headers()
-        if exchange.method != "HEAD":
+        if recorded.method != "HEAD":
             self.wfile.write(body)
 
 
@@ -395,10 +396,10 @@ class _Reply:
     """One streamed answer."""
 
     def __init__(
-        self, handler: _Handler, exchange: Exchange, provider: Provider, accepted: Accepted
+        self, handler: _Handler, recorded: RecordedRequest, provider: Provider, accepted: Accepted
     ) -> None:
         self._handler = handler
-        self._exchange = exchange
+        self._recorded = recorded
         self._provider = provider
         self._accepted = accepted
         self._encoder: Encoder = provider.encoder(model=accepted.model, usage=accepted.usage)
@@ -413,9 +414,9 @@ class _Reply:
         handler.send_header("Content-Type", "text/event-stream; charset=utf-8")
         handler.send_header("Cache-Control", "no-cache")
         handler.send_header("Transfer-Encoding", "chunked")
-        handler.send_header("X-Request-Id", f"req_fake_{id(self._exchange):x}")
+        handler.send_header("X-Request-Id", f"req_fake_{id(self._recorded):x}")
         handler.end_headers()
-        self._event(StreamStart(self._accepted.model, f"fake-{len(handler.server.fake.exchanges)}"))
+        self._event(StreamStart(self._accepted.model, f"fake-{len(handler.server.fake.requests)}"))
         finish: Finish | None = None
         for action in actions:
             if isinstance(action, (Cut, Fail)):
@@ -433,7 +434,7 @@ class _Reply:
                     self._event(event)
         prompt = len(words(self._accepted.prompt))
         self._event(Usage(prompt, self._deltas))
-        self._exchange.end("complete")  # before the client can see the end, and look
+        self._recorded.end("complete")  # before the client can see the end, and look
         self._event(finish or Finish("tool_calls" if self._calls else "stop"))
         self._handler.wfile.write(b"0\r\n\r\n")
 
@@ -442,7 +443,7 @@ class _Reply:
             error = self._provider.api_error(action.status, action.message)
             self._write(self._encoder.error(error))
         self._handler.close_connection = True
-        self._exchange.end("cut")
+        self._recorded.end("cut")
 
     def _events(self, action: Action) -> Iterator[Event]:
         if isinstance(action, Say):
@@ -490,7 +491,7 @@ class _Reply:
         if isinstance(event, (TextDelta, ReasoningDelta, ToolCallDelta)):
             self._deltas += 1
         if isinstance(event, TextDelta):
-            self._exchange.deltas_sent += 1
+            self._recorded.deltas_sent += 1
 
     def _write(self, data: bytes) -> None:
         if not data:

@@ -122,8 +122,8 @@ class TestTokenStream:
         answer = ask()
         for _ in answer:
             break
-        assert server.exchanges[0].ended.wait(5)
-        assert server.exchanges[0].outcome == "disconnected"
+        assert server.requests[0].ended.wait(5)
+        assert server.requests[0].outcome == "disconnected"
         assert answer.completion.text == "one"
         assert answer.completion.finish_reason is None
 
@@ -136,7 +136,7 @@ class TestTokenStream:
         with pytest.raises(KeyError):
             for _ in answer:
                 raise KeyError
-        assert server.exchanges[0].ended.wait(5)
+        assert server.requests[0].ended.wait(5)
 
     def test_the_end_of_a_with_block_closes_the_connection(
         self, server: FakeServer, openai: Ask
@@ -145,7 +145,7 @@ class TestTokenStream:
         server.script(say("one"), pause(3600))
         with openai() as answer:
             assert next(answer) == "one"
-        assert server.exchanges[0].ended.wait(5)
+        assert server.requests[0].ended.wait(5)
 
     def test_dropping_the_stream_closes_the_connection(
         self, server: FakeServer, openai: Ask
@@ -158,7 +158,7 @@ class TestTokenStream:
         del answer
         gc.collect()
         assert dropped() is None
-        assert server.exchanges[0].ended.wait(5)
+        assert server.requests[0].ended.wait(5)
 
     def test_next_does_not_close_the_stream(self, server: FakeServer, openai: Ask) -> None:
         """Single tokens can be taken by next(), and the loop goes on behind them."""
@@ -235,7 +235,7 @@ class TestTokenStream:
             answer = openai()
             assert next(answer) == "one"
             del answer
-            assert server.exchanges[0].ended.wait(5)
+            assert server.requests[0].ended.wait(5)
         finally:
             gc.enable()
 
@@ -270,7 +270,7 @@ class TestTokenStream:
         assert next(answer) == "one"
         for _ in answer:
             break
-        assert server.exchanges[0].ended.wait(5)
+        assert server.requests[0].ended.wait(5)
 
     def test_next_in_two_threads_is_refused(self, openai: Ask) -> None:
         """Two threads that take single deltas would each get some; one is told so."""
@@ -301,7 +301,7 @@ class TestTokenStream:
         finally:
             signal.signal(signal.SIGALRM, previous)
         assert answer._reader.error is None
-        assert server.exchanges[0].ended.wait(5)
+        assert server.requests[0].ended.wait(5)
 
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
@@ -498,14 +498,14 @@ class TestBackPressure:
         with FakeServer(piece * 60) as server:
             answer = openai(base_url=server.base_url("openai"), buffer_size=buffer_size)
             first = next(answer)
-            exchange = server.exchanges[0]
+            recorded = server.requests[0]
             still = 0
             seen = -1
             while still < 25:  # the sender has not moved for a while
-                still = still + 1 if exchange.deltas_sent == seen else 0
-                seen = exchange.deltas_sent
-                assert not exchange.ended.wait(0.01), "the whole answer was sent to a sleeper"
-            assert exchange.deltas_sent < 40
+                still = still + 1 if recorded.deltas_sent == seen else 0
+                seen = recorded.deltas_sent
+                assert not recorded.ended.wait(0.01), "the whole answer was sent to a sleeper"
+            assert recorded.deltas_sent < 40
             rest = list(answer)
         assert len(rest) == 60
         assert len(first) + sum(map(len, rest)) == 60 * 1_000_001
@@ -526,7 +526,7 @@ class TestErrors:
         monkeypatch.setenv(f"{provider.upper()}_MODEL", "model-from-env")
         answer = stream_sync("Hi", provider=provider, base_url=server.base_url(provider))
         assert answer.completion.model == "model-from-env"
-        assert "from-env" in str(server.exchanges[0].headers)
+        assert "from-env" in str(server.requests[0].headers)
 
     def test_a_bad_key_says_where_to_look(self, server: FakeServer, ask: Ask) -> None:
         """A refused key is an AuthenticationError that names the variable and not the key."""
@@ -606,7 +606,7 @@ class TestErrors:
         given = {"prompt": "Hi", "api_key": "any", "base_url": server.base_url("openai")}
         with pytest.raises(ConfigurationError, match=complaint):
             stream_sync(**{**given, **arguments})
-        assert server.exchanges == []
+        assert server.requests == []
 
     def test_an_error_inside_the_stream_keeps_what_was_said(
         self, server: FakeServer, ask: Ask
@@ -616,7 +616,7 @@ class TestErrors:
         with pytest.raises(APIError, match="overloaded") as caught:
             ask().text()
         assert caught.value.completion.text == "one two"
-        assert len(server.exchanges) == 1
+        assert len(server.requests) == 1
 
     def test_a_cut_is_never_a_finished_answer(self, server: FakeServer, ask: Ask) -> None:
         """Without the provider's own end the answer is lost, not finished."""
@@ -662,7 +662,7 @@ class TestRetries:
         with pytest.raises(APIError) as caught:
             ask().text()
         assert caught.value.status == code
-        assert len(server.exchanges) == 1
+        assert len(server.requests) == 1
 
     def test_an_error_before_the_first_content_is_asked_again(
         self, server: FakeServer, ask: Ask
@@ -677,7 +677,7 @@ class TestRetries:
         server.script(status(503))
         with pytest.raises(APIError):
             ask(retry=RetryPolicy(max_retries=3, backoff_s=0)).text()
-        assert len(server.exchanges) == 4
+        assert len(server.requests) == 4
 
     def test_the_wish_of_the_provider_is_respected(self, server: FakeServer, openai: Ask) -> None:
         """Retry-After is the least that is waited."""
@@ -704,7 +704,7 @@ class TestConnections:
         """A finished stream gives its connection back before its loop ends."""
         for _ in range(20):
             ask().text()
-        assert {exchange.connection for exchange in server.exchanges} == {1}
+        assert {recorded.connection for recorded in server.requests} == {1}
 
     def test_a_session_of_the_callers_own_is_used_as_it_is(
         self, server: FakeServer, ask: Ask
@@ -714,19 +714,19 @@ class TestConnections:
             session.headers["X-Mine"] = "yes"
             before = dict(session.headers)
             ask(session=session).text()
-            assert server.exchanges[0].headers["x-mine"] == "yes"
+            assert server.requests[0].headers["x-mine"] == "yes"
             server.script(say("one"), pause(3600))
             answer = ask(session=session)
             assert next(answer) == "one"
             answer.close()
-            assert server.exchanges[1].ended.wait(5)
+            assert server.requests[1].ended.wait(5)
             assert dict(session.headers) == before
 
     def test_the_callers_headers_win(self, server: FakeServer, ask: Ask) -> None:
         """headers= adds headers, and replaces ours where the names are the same."""
         ask(headers={"X-Mine": "yes", "authorization": "Bearer other", "x-api-key": "other",
                      "x-goog-api-key": "other"}).text()  # fmt: skip
-        headers = server.exchanges[0].headers
+        headers = server.requests[0].headers
         assert headers["x-mine"] == "yes"
         assert "any" not in str(headers)
 
@@ -738,7 +738,7 @@ class TestConnections:
         netrc.write_text("machine 127.0.0.1 login me password hunter2\n")
         monkeypatch.setenv("NETRC", str(netrc))
         ask(api_key="the-key").text()
-        headers = server.exchanges[0].headers
+        headers = server.requests[0].headers
         assert "the-key" in str(headers)
         assert "basic" not in headers.get("authorization", "").lower()
 
@@ -790,7 +790,7 @@ class TestMessages:
             stop=["END"],
             extra_body={"metadata": {"user": "me"}},
         ).text()
-        body = server.exchanges[0].body.decode()
+        body = server.requests[0].body.decode()
         for word in ("And now?", "Be brief.", "Hello.", "0.5", "0.9", "END", '"user":"me"'):
             assert word in body
 

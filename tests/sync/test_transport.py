@@ -435,7 +435,7 @@ class TestConnecting:
             if callable(interrupt):
                 interrupt()
         _ask(server.base_url("openai")).text()
-        assert {exchange.connection for exchange in server.exchanges} == {1}
+        assert {recorded.connection for recorded in server.requests} == {1}
 
     def test_the_shared_session_keeps_no_cookies(self, server: FakeServer) -> None:
         """What one answer sets is not sent with the next question."""
@@ -476,7 +476,7 @@ class TestConnecting:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
         assert _ask(server.base_url("openai")).text() != ""
-        assert [exchange.connection for exchange in server.exchanges] == [1, 2, 1]
+        assert [recorded.connection for recorded in server.requests] == [1, 2, 1]
 
 
 class TestTLS:
@@ -542,7 +542,7 @@ class TestBaseURL:
     def test_trailing_slashes_do_not_matter(self, server: FakeServer) -> None:
         """A base URL means the same with and without a slash at its end."""
         _ask(server.base_url("openai") + "//").text()
-        assert server.exchanges[0].path == "/v1/chat/completions"
+        assert server.requests[0].path == "/v1/chat/completions"
 
     @pytest.mark.parametrize(
         "url", ["localhost:8080", "file:///etc/passwd", "http://", "http://a b"]

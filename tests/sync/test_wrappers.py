@@ -77,7 +77,7 @@ class TestStreamWithRetry:
         assert stream.completion.text == "The quick brown fox jumps over the lazy dog."
         seam = next(i for i, event in enumerate(events) if isinstance(event, Resumed))
         assert "".join(e.text for e in events[:seam] if isinstance(e, TextDelta)).endswith("jumps")
-        asked = server.exchanges[1].json["messages"]
+        asked = server.requests[1].json["messages"]
         assert asked[-1]["role"] == "user"
         assert "The quick brown fox jumps" in asked[-1]["content"]
 
@@ -90,7 +90,7 @@ class TestStreamWithRetry:
         with pytest.raises(StreamError) as caught:
             stream_with_retry("Hi", max_retries=1, retry=_AT_ONCE, **fake).text()
         assert caught.value.completion.text == "one two"
-        assert len(server.exchanges) == 2
+        assert len(server.requests) == 2
 
     def test_refuses_what_is_no_policy(self, fake: dict[str, Any]) -> None:
         """A retry that is no RetryPolicy is a mistake."""

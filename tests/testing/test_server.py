@@ -55,7 +55,7 @@ def post(server: FakeServer, provider: str) -> Post:
         if "data" in given:
             del given["json"]
         given.setdefault("headers", _KEYS[provider])
-        url = server.url + given.pop("path", _PATHS[provider])
+        url = given.pop("server", server).url + given.pop("path", _PATHS[provider])
         return requests.request(given.pop("method", "POST"), url, timeout=10, **given)
 
     return post
@@ -68,11 +68,11 @@ class TestRefusals:
         assert response.status_code == 200
         assert response.headers["Content-Type"].startswith("text/event-stream")
         assert response.headers["Transfer-Encoding"] == "chunked"
-        exchange = server.exchanges[0]
-        assert (exchange.method, exchange.provider) == ("POST", provider)
-        assert exchange.path == _PATHS[provider].partition("?")[0]
-        assert exchange.json == _BODIES[provider]
-        assert exchange.outcome == "complete"
+        recorded = server.requests[0]
+        assert (recorded.method, recorded.provider) == ("POST", provider)
+        assert recorded.path == _PATHS[provider].partition("?")[0]
+        assert recorded.json == _BODIES[provider]
+        assert recorded.outcome == "complete"
 
     def test_refuses_a_missing_key(self, post: Post, provider: str) -> None:
         """Without a key the answer is 401, at Google's 403."""
@@ -161,7 +161,7 @@ class TestFakeServer:
             assert time.monotonic() - begun >= 0.05 + 4 * 0.005
 
     def test_counts_connections(self, post: Post, server: FakeServer) -> None:
-        """Connections are kept alive, and each exchange knows its own."""
+        """Connections are kept alive, and each request knows its own."""
         with requests.Session() as session:
             for _ in range(3):
                 session.post(
@@ -170,7 +170,13 @@ class TestFakeServer:
                     headers=_KEYS["openai"],
                     timeout=10,
                 )
-        assert [exchange.connection for exchange in server.exchanges] == [1, 1, 1]
+        assert [recorded.connection for recorded in server.requests] == [1, 1, 1]
+
+    def test_a_script_can_be_given_at_once(self, post: Post) -> None:
+        """What a server does for every request can be said where it is made."""
+        with FakeServer(script=[say("scripted"), call_tool("f")]) as scripted:
+            answer = post(server=scripted)
+        assert "scripted" in answer.text
 
     def test_enqueued_scripts_come_first(self, post: Post, server: FakeServer) -> None:
         """A script for one request only is used up by it."""
@@ -186,14 +192,14 @@ class TestFakeServer:
         assert response.status_code == 429
         assert response.headers["Retry-After"] == "7"
         assert "slow down" in response.text
-        assert server.exchanges[0].outcome == "refused"
+        assert server.requests[0].outcome == "refused"
 
     def test_cuts_the_connection(self, post: Post, server: FakeServer) -> None:
         """A cut body has no proper end."""
         server.script(say("one"), cut())
         with pytest.raises(requests.exceptions.ChunkedEncodingError):
             post()
-        assert server.exchanges[0].outcome == "cut"
+        assert server.requests[0].outcome == "cut"
 
     def test_sends_bytes_as_they_are(self, post: Post, server: FakeServer) -> None:
         """raw() writes anything at all."""
@@ -201,12 +207,12 @@ class TestFakeServer:
         assert ": anything\n\n" in post().text
 
     def test_notices_that_the_client_has_gone(self, post: Post, server: FakeServer) -> None:
-        """A client that hangs up in a pause ends the exchange."""
+        """A client that hangs up in a pause ends its answer."""
         server.script(say("one"), pause(3600))
         response = post(stream=True)
         response.close()
-        assert server.exchanges[0].ended.wait(5)
-        assert server.exchanges[0].outcome == "disconnected"
+        assert server.requests[0].ended.wait(5)
+        assert server.requests[0].outcome == "disconnected"
 
     def test_close_ends_live_answers(self, post: Post, server: FakeServer) -> None:
         """close() waits for nobody, and may be called again."""
@@ -214,7 +220,7 @@ class TestFakeServer:
         response = post(stream=True)
         server.close()
         server.close()
-        assert server.exchanges[0].ended.is_set()
+        assert server.requests[0].ended.is_set()
         response.close()
 
     def test_serves_many_at_once(self, server: FakeServer) -> None:
