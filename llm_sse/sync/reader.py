@@ -204,7 +204,9 @@ class Reader:
             batch = self.channel.get(min(waits, default=None))
         except ChannelTimeout:
             self._count(time.monotonic() - begun)
-            if phase is None or self._limit()[0]:
+            if phase is None or (
+                timeout_s is not None and limit_s is not None and timeout_s < limit_s
+            ):
                 raise
             self._fail(self._time_out(phase))
         except BaseException as error:
@@ -272,8 +274,11 @@ class Reader:
         raise error
 
     def _join(self) -> None:
-        """Wait for the producer's thread, which has nothing left to do but to end."""
-        if self.thread is not None:
+        """Wait for the producer's thread, if it has nothing left to do but to end.
+
+        After `close()` it may still be in the middle of something that cannot be interrupted.
+        """
+        if self.thread is not None and not self.channel.closed:
             self.thread.join(_JOIN_S)
 
     def _note(self, event: Event) -> None:

@@ -35,7 +35,8 @@ from llm_sse.errors import (
     StreamError,
     StreamTimeout,
 )
-from llm_sse.events import Finish, Retrying, StreamStart, TextDelta, ToolCall, Unknown, Usage
+from llm_sse.events import Event, Finish, Retrying, StreamStart, TextDelta, ToolCall, Unknown, Usage
+from llm_sse.sync.channel import Channel, ChannelTimeout
 from llm_sse.testing import (
     FakeServer,
     call_tool,
@@ -432,6 +433,18 @@ class TestTimeouts:
         assert caught.value.limit_s == 0.05
         assert caught.value.request_id is not None
         assert caught.value.provider is not None
+
+    def test_a_clock_that_is_a_little_off(
+        self, openai: Ask, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A wait that ends a moment too early by our clock is a timeout all the same."""
+
+        def too_early(channel: Channel[Event], timeout_s: float | None = None) -> None:
+            raise ChannelTimeout
+
+        monkeypatch.setattr(Channel, "get", too_early)
+        with pytest.raises(StreamTimeout):
+            next(openai())
 
     def test_a_stall_in_the_middle(self, server: FakeServer, ask: Ask) -> None:
         """A provider that stops talking trips idle_s; what it had said is kept."""
