@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import Any
 
 from msgspec import Struct
@@ -69,7 +70,8 @@ class Accumulator:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls: list[ToolCall | _OpenCall] = []
-        self._open: dict[int, _OpenCall] = {}
+        # Calls leave in the order in which they came; a plain dict walks past all who have left.
+        self._open: OrderedDict[int, _OpenCall] = OrderedDict()
         self._citations: list[Citation] = []
         self._earlier_usage: Usage | None = None
         self._usage: Usage | None = None
@@ -131,7 +133,7 @@ class Accumulator:
     def _add_fragment(self, delta: ToolCallDelta) -> None:
         call = self._open.get(delta.index)
         if call is None:
-            call = self._open[delta.index] = _OpenCall()
+            call = self._open[delta.index] = _OpenCall(len(self._calls))
             self._calls.append(call)
         call.id = call.id or delta.id
         call.name = call.name or delta.name or ""
@@ -139,10 +141,10 @@ class Accumulator:
 
     def _add_call(self, call: ToolCall) -> None:
         """A complete call takes the place of its fragments, which came in the same order."""
-        for index, fragments in sorted(self._open.items()):
+        for index, fragments in self._open.items():
             if fragments.id == call.id and fragments.name == call.name:
                 del self._open[index]
-                self._calls[self._calls.index(fragments)] = call
+                self._calls[fragments.position] = call
                 return
         self._calls.append(call)
 
@@ -150,7 +152,8 @@ class Accumulator:
 class _OpenCall:
     """The fragments of a call that is not complete."""
 
-    def __init__(self) -> None:
+    def __init__(self, position: int) -> None:
+        self.position = position
         self.id: str | None = None
         self.name = ""
         self.arguments: list[str] = []

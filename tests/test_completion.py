@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import time
 
 import pytest
 
@@ -221,3 +222,22 @@ class TestCompletion:
         """A completion survives a pickle, because errors carry it through them."""
         completion = fold(TextDelta("a"), ToolCallDelta(0, "c", "f", "{"), Usage(1, raw={"a": 1}))
         assert pickle.loads(pickle.dumps(completion)) == completion
+
+
+class TestManyCalls:
+    def test_a_hundred_thousand_calls_cost_a_hundred_thousand_times_one(self) -> None:
+        """The work per call does not grow with the number of calls."""
+
+        def seconds(count: int) -> float:
+            accumulator = Accumulator()
+            begun = time.thread_time()
+            for index in range(count):
+                accumulator.add(ToolCallDelta(index, f"c{index}", "f", "{}"))
+            for index in range(count):
+                accumulator.add(ToolCall(f"c{index}", "f", {}, "{}"))
+            assert len(accumulator.completion().tool_calls) == count
+            return time.thread_time() - begun
+
+        few = min(seconds(2_000) for _ in range(5))
+        many = min(seconds(40_000) for _ in range(2))
+        assert many < 20 * few * 4

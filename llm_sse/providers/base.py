@@ -290,12 +290,22 @@ class Provider(ABC):
 
 
 class ToolCallBuilder:
-    """The fragments of one tool call."""
+    """The fragments of one tool call.
 
-    __slots__ = ("id", "index", "name", "pieces", "signature")
+    Attributes:
+        index: Its place among the calls of this answer.
+        indexed: Whether the provider gives it an index.
+        id: The provider's identifier, once it came.
+        name: The tool's name, once it came.
+        pieces: The arguments' JSON text so far, in pieces.
+        signature: The provider's proof of the reasoning behind the call.
+    """
+
+    __slots__ = ("id", "index", "indexed", "name", "pieces", "signature")
 
     def __init__(self, index: int, id: str | None, name: str) -> None:
         self.index = index
+        self.indexed = False
         self.id = id
         self.name = name
         self.pieces: list[str] = []

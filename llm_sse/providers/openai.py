@@ -325,6 +325,7 @@ class _Decoder:
         self._usage: dict[str, Any] | None = None
         self._calls: list[ToolCallBuilder] = []
         self._by_index: dict[int, ToolCallBuilder] = {}
+        self._by_id: dict[str, ToolCallBuilder] = {}
         self._cited: set[str] = set()
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
@@ -457,6 +458,7 @@ class _Decoder:
             self._calls.append(call)
             if fragment.index is not None:
                 self._by_index[fragment.index] = call
+                call.indexed = True
             events.append(ToolCallDelta(call.index, id_, name, text))
         else:
             new_id = id_ if call.id is None else None
@@ -465,6 +467,8 @@ class _Decoder:
             call.name = call.name or name or ""
             if text or new_id or new_name:
                 events.append(ToolCallDelta(call.index, new_id, new_name, text))
+        if call.id is not None:
+            self._by_id.setdefault(call.id, call)
         if text:
             call.pieces.append(text)
         call.signature = call.signature or _signature(fragment.extra_content)
@@ -475,10 +479,10 @@ class _Decoder:
         """Return the call that a fragment continues; `None` where it begins one."""
         last = self._calls[-1] if self._calls else None
         if index is None:
-            call = next((call for call in self._calls if id_ and call.id == id_), last)
+            call = self._by_id.get(id_ or "", last)
         else:
             call = self._by_index.get(index)
-            if call is None and not (id_ or name) and last not in self._by_index.values():
+            if call is None and not (id_ or name) and last is not None and not last.indexed:
                 call = last  # it began without an index
         if call is None or not name or not call.name:
             return call

@@ -35,6 +35,7 @@ __all__ = ["Answered", "EventSource"]
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
+_GRACE_S = 0.5
 
 #: Shorter texts are no real keys, and would be found in any message.
 MIN_KEY_CHARS = 8
@@ -147,11 +148,14 @@ class EventSource:
         return dataclasses.replace(request, headers={**request.headers, **self._headers})
 
     def _read_limit_s(self) -> float | None:
-        """Return when a thread that nobody can interrupt shall give up waiting for bytes."""
+        """Return when a thread that nobody can interrupt shall give up waiting for bytes.
+
+        That is after the reader has given up: it is the one who knows which limit it was.
+        """
         limits = self._timeouts
         if limits.first_token_s is None or limits.idle_s is None:
             return None
-        return max(limits.first_token_s, limits.idle_s)
+        return max(limits.first_token_s, limits.idle_s) + _GRACE_S
 
     def _attempt(self, request: HTTPRequest) -> Iterator[Event]:
         """Send one request and yield what its answer means."""
