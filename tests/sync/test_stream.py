@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import weakref
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,6 @@ import requests
 
 from llm_sse import (
     RetryPolicy,
-    Timeouts,
-    TokenStream,
     stream_anthropic,
     stream_gemini,
     stream_openai,
@@ -30,13 +27,10 @@ from llm_sse.errors import (
     ConnectError,
     ConnectionLost,
     InvalidRequestError,
-    RateLimitError,
     StreamClosed,
     StreamError,
-    StreamTimeout,
 )
-from llm_sse.events import Event, Finish, Retrying, StreamStart, TextDelta, ToolCall, Unknown, Usage
-from llm_sse.sync.channel import Channel, ChannelTimeout
+from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
 from llm_sse.testing import (
     FakeServer,
     call_tool,
@@ -44,39 +38,14 @@ from llm_sse.testing import (
     fail,
     finish,
     pause,
-    raw,
     say,
     status,
     think,
 )
 from tests.helpers import until
+from tests.sync.bodies import producers
+from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head, stream
-
-Ask = Callable[..., TokenStream]
-
-
-@pytest.fixture
-def ask(server: FakeServer, provider: str) -> Ask:
-    """Ask the fake provider, in each provider's format in turn."""
-
-    def ask(prompt: str | None = "Hi", **arguments: Any) -> TokenStream:
-        arguments.setdefault("base_url", server.base_url(provider))
-        arguments.setdefault("api_key", "any")
-        return stream_sync(prompt, provider=provider, **arguments)
-
-    return ask
-
-
-@pytest.fixture
-def openai(server: FakeServer) -> Ask:
-    """Ask the fake provider in OpenAI's format."""
-
-    def ask(prompt: str | None = "Hi", **arguments: Any) -> TokenStream:
-        arguments.setdefault("base_url", server.base_url("openai"))
-        arguments.setdefault("api_key", "any")
-        return stream_openai(prompt, **arguments)
-
-    return ask
 
 
 class TestTokenStream:
@@ -190,7 +159,7 @@ class TestTokenStream:
             answer = ask(base_url=silent.url)
             until(lambda: silent.requests)
             answer.close()
-            until(lambda: not _threads())
+            until(lambda: not producers())
 
     def test_a_closed_stream_cannot_be_read(self, openai: Ask) -> None:
         """To begin reading after close() is a mistake, and says so."""
@@ -359,150 +328,6 @@ class TestTokenStream:
             answer.close()
 
 
-class TestWaitStarted:
-    def test_returns_before_the_first_token(self, server: FakeServer, ask: Ask) -> None:
-        """The status is known while the model still thinks; nothing is taken from the loop."""
-        server.script(pause(3600), say("never"))
-        answer = ask()
-        assert answer.wait_started(5) is True
-        answer.close()
-
-    def test_takes_nothing_from_the_loop(self, server: FakeServer, ask: Ask) -> None:
-        """What had already arrived is delivered to the loop that follows."""
-        server.enqueue(status(503))
-        server.script(say("one two"))
-        answer = ask(retry=RetryPolicy(backoff_s=0.0), buffer_size=1)
-        assert answer.wait_started(5)
-        events = list(answer.events())
-        assert isinstance(events[0], Retrying)
-        assert answer.completion.text == "one two"
-        assert answer.wait_started(0)
-
-    def test_raises_what_the_provider_refused(self, server: FakeServer, ask: Ask) -> None:
-        """A view can still answer 429 when the provider does."""
-        server.script(status(429))
-        answer = ask(retry=RetryPolicy(max_retries=0))
-        with pytest.raises(RateLimitError):
-            answer.wait_started(5)
-        with pytest.raises(RateLimitError):
-            list(answer)
-
-    def test_says_when_it_is_still_open(self, ask: Ask) -> None:
-        """Without an answer in time it returns False, and the stream goes on."""
-        with WireServer(Connection.wait_closed) as silent:
-            answer = ask(base_url=silent.url)
-            assert answer.wait_started(0.01) is False
-            answer.close()
-
-    def test_a_stream_that_ended_has_not_started(self, server: FakeServer, ask: Ask) -> None:
-        """A stream that was closed or has failed never says that the provider accepted."""
-        closed = ask()
-        closed.close()
-        with pytest.raises(StreamClosed):
-            closed.wait_started(5)
-        server.script(status(401))
-        failed = ask()
-        for _ in range(2):
-            with pytest.raises(AuthenticationError):
-                failed.wait_started(5)
-        with WireServer(Connection.wait_closed) as silent:
-            answer = ask(base_url=silent.url)
-            closer = threading.Thread(
-                target=lambda: (until(lambda: silent.requests), answer.close())
-            )
-            closer.start()
-            with pytest.raises(StreamClosed):
-                answer.wait_started(5)
-            closer.join()
-
-    def test_the_streams_limits_count(self, ask: Ask) -> None:
-        """A limit that runs out while waiting is the stream's end."""
-        with WireServer(Connection.wait_closed) as silent:
-            answer = ask(base_url=silent.url, timeouts=Timeouts(first_token_s=0.02))
-            with pytest.raises(StreamTimeout, match="first_token_s"):
-                answer.wait_started()
-
-
-class TestTimeouts:
-    def test_a_first_token_that_never_comes(self, server: FakeServer, ask: Ask) -> None:
-        """Headers alone are no token: the limit runs until the first content."""
-        server.script(pause(3600))
-        with pytest.raises(StreamTimeout) as caught:
-            ask(timeouts=Timeouts(first_token_s=0.05)).text()
-        assert caught.value.phase == "first_token"
-        assert caught.value.limit_s == 0.05
-        assert caught.value.request_id is not None
-        assert caught.value.provider is not None
-
-    def test_a_clock_that_is_a_little_off(
-        self, openai: Ask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A wait that ends a moment too early by our clock is a timeout all the same."""
-
-        def too_early(channel: Channel[Event], timeout_s: float | None = None) -> None:
-            raise ChannelTimeout
-
-        monkeypatch.setattr(Channel, "get", too_early)
-        with pytest.raises(StreamTimeout):
-            next(openai())
-
-    def test_a_stall_in_the_middle(self, server: FakeServer, ask: Ask) -> None:
-        """A provider that stops talking trips idle_s; what it had said is kept."""
-        server.script(say("one two"), pause(3600))
-        with pytest.raises(StreamTimeout) as caught:
-            ask(timeouts=Timeouts(idle_s=0.05)).text()
-        assert caught.value.phase == "idle"
-        assert caught.value.completion.text == "one two"
-
-    def test_pings_are_no_content(self, server: FakeServer, openai: Ask) -> None:
-        """Comments keep a connection open, but not the idle clock from running."""
-        pings = [action for _ in range(2000) for action in (raw(b": ping\n\n"), pause(0.01))]
-        server.script(say("one"), *pings)
-        with pytest.raises(StreamTimeout) as caught:
-            openai(timeouts=Timeouts(idle_s=0.1)).text()
-        assert caught.value.phase == "idle"
-
-    def test_all_waiting_together(self, ask: Ask) -> None:
-        """total_s ends a stream that is never idle for long."""
-        with FakeServer("word " * 10000, tokens_per_s=200) as slow:
-            answer = ask(
-                base_url=slow.base_url(ask().provider), timeouts=Timeouts(total_s=0.2, idle_s=10)
-            )
-            with pytest.raises(StreamTimeout) as caught:
-                answer.text()
-        assert caught.value.phase == "total"
-        assert caught.value.completion.text.startswith("word")
-
-    def test_a_slow_consumer_trips_nothing(self, server: FakeServer, openai: Ask) -> None:
-        """The clocks run only while the caller waits for the provider."""
-        server.script(say("one two three"))
-        limits = Timeouts(first_token_s=0.5, idle_s=0.05, total_s=0.5)
-        answer = openai(timeouts=limits, buffer_size=1)
-        waiting = threading.Event()
-        got = []
-        for token in answer:
-            got.append(token)
-            waiting.wait(0.1)
-        assert got == ["one", " two", " three"]
-
-    @pytest.mark.parametrize(
-        "limits",
-        [
-            {"idle_s": 0},
-            {"first_token_s": -1},
-            {"total_s": "1"},
-            {"connect_s": None},
-            {"idle_s": float("inf")},
-            {"total_s": float("nan")},
-            {"first_token_s": 1e10},
-        ],
-    )
-    def test_refuses_what_is_no_limit(self, limits: dict[str, Any]) -> None:
-        """A limit is a number of seconds above 0."""
-        with pytest.raises(ConfigurationError, match=next(iter(limits))):
-            Timeouts(**limits)
-
-
 class TestBackPressure:
     @pytest.mark.parametrize("buffer_size", [1, 4])
     def test_a_consumer_that_sleeps_stops_the_sender(self, openai: Ask, buffer_size: int) -> None:
@@ -654,62 +479,6 @@ class TestErrors:
             traceback = traceback.tb_next
 
 
-class TestRetries:
-    @pytest.mark.parametrize("code", [408, 409, 429, 500, 502, 503, 529])
-    def test_passing_failures_are_asked_again(
-        self, server: FakeServer, ask: Ask, code: int
-    ) -> None:
-        """A failure that may pass is repeated, and an event says so."""
-        server.enqueue(status(code))
-        server.script(say("fine"))
-        events = list(ask(retry=RetryPolicy(backoff_s=0)).events())
-        retries = [event for event in events if isinstance(event, Retrying)]
-        assert [retry.attempt for retry in retries] == [1]
-        assert str(code) in retries[0].error
-        assert TextDelta("fine") in events
-
-    @pytest.mark.parametrize("code", [400, 401, 403, 404, 422])
-    def test_final_failures_are_not(self, server: FakeServer, ask: Ask, code: int) -> None:
-        """What cannot succeed is not tried again."""
-        server.script(status(code))
-        with pytest.raises(APIError) as caught:
-            ask().text()
-        assert caught.value.status == code
-        assert len(server.requests) == 1
-
-    def test_an_error_before_the_first_content_is_asked_again(
-        self, server: FakeServer, ask: Ask
-    ) -> None:
-        """An overload that comes inside a 200 stream, before any content, is retried."""
-        server.enqueue(fail(529, "overloaded"))
-        server.script(say("fine"))
-        assert ask(retry=RetryPolicy(backoff_s=0)).text() == "fine"
-
-    def test_the_retries_are_bounded(self, server: FakeServer, ask: Ask) -> None:
-        """A server that says no for ever is asked max_retries times more, and no more."""
-        server.script(status(503))
-        with pytest.raises(APIError):
-            ask(retry=RetryPolicy(max_retries=3, backoff_s=0)).text()
-        assert len(server.requests) == 4
-
-    def test_the_wish_of_the_provider_is_respected(self, server: FakeServer, openai: Ask) -> None:
-        """Retry-After is the least that is waited."""
-        server.enqueue(status(429, headers={"Retry-After": "0.05"}))
-        server.script(say("fine"))
-        events = list(openai(retry=RetryPolicy(backoff_s=0)).events())
-        assert isinstance(events[0], Retrying)
-        assert events[0].delay_s == pytest.approx(0.05)
-
-    def test_close_ends_the_wait_between_attempts(self, server: FakeServer, openai: Ask) -> None:
-        """A stream that waits for its next attempt is closed at once."""
-        server.script(status(429, headers={"Retry-After": "3600"}))
-        answer = openai(retry=RetryPolicy(max_backoff_s=3600))
-        events = answer.events()
-        assert isinstance(next(events), Retrying)
-        answer.close()
-        until(lambda: not _threads())
-
-
 class TestConnections:
     def test_streams_one_after_the_other_share_a_connection(
         self, server: FakeServer, ask: Ask
@@ -820,15 +589,6 @@ class TestPerProvider:
         assert answer.text().startswith("Server-sent")
 
 
-class TestUnknown:
-    def test_what_a_newer_provider_sends_is_not_lost(self, server: FakeServer, openai: Ask) -> None:
-        """JSON that is no chunk at all comes out as Unknown, and the stream goes on."""
-        server.script(raw(b"data: [1, 2]\n\n"), say("fine"))
-        events = list(openai().events())
-        assert Unknown("message", [1, 2]) in events
-        assert TextDelta("fine") in events
-
-
 class TestInterpreterExit:
     def test_a_live_stream_does_not_keep_the_interpreter(self, server: FakeServer) -> None:
         """A script that ends in mid-stream ends: no hang, no traceback."""
@@ -846,8 +606,3 @@ class TestInterpreterExit:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "one\n", "")
-
-
-def _threads() -> list[str]:
-    names = [thread.name for thread in threading.enumerate()]
-    return [name for name in names if name.startswith("llm-sse-") and "fake" not in name]

@@ -13,9 +13,8 @@ import pytest
 import requests
 import trustme
 
-from llm_sse import RetryPolicy, Timeouts, TokenStream, stream_openai
+from llm_sse import RetryPolicy, Timeouts, stream_openai
 from llm_sse.errors import (
-    APIError,
     ConfigurationError,
     ConnectError,
     ConnectionLost,
@@ -23,22 +22,12 @@ from llm_sse.errors import (
     StreamTimeout,
     TransportError,
 )
-from llm_sse.events import Finish
-from llm_sse.sse import SSEDecoder
 from llm_sse.sync.channel import Channel
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer, status
 from tests.helpers import until
+from tests.sync.bodies import END, ONCE, ONE, ask_openai
 from tests.wire import Connection, WireServer, head, stream
-
-_ONE = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
-_END = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
-_ONCE = RetryPolicy(max_retries=0)
-
-
-def _ask(url: str, **arguments: object) -> TokenStream:
-    given = {"base_url": url, "api_key": "any", "retry": _ONCE, **arguments}
-    return stream_openai("Hi", **given)
 
 
 class TestFraming:
@@ -48,19 +37,19 @@ class TestFraming:
         was_read = threading.Event()
 
         def respond(connection: Connection) -> None:
-            body = _ONE + _END
+            body = ONE + END
             how = str(len(body)) if framing == "length" else framing
             connection.send(head(200, {"Content-Type": "text/event-stream"}, framing=how))
             write = connection.chunk if framing == "chunked" else connection.send
-            write(_ONE)
+            write(ONE)
             assert was_read.wait(10)
-            write(_END)
+            write(END)
             if framing == "chunked":
                 connection.chunk(b"")
 
         respond.closes = framing == "close"  # type: ignore[attr-defined]
         with WireServer(respond) as server:
-            answer = _ask(server.url)
+            answer = ask_openai(server.url)
             assert next(answer) == "one"
             was_read.set()
             assert list(answer) == []
@@ -72,12 +61,12 @@ class TestFraming:
 
         def respond(connection: Connection) -> None:
             connection.send(head(200, framing="chunked"))
-            connection.send(b"%x\r\n" % len(_ONE + _END) + _ONE)
+            connection.send(b"%x\r\n" % len(ONE + END) + ONE)
             assert was_read.wait(10)
-            connection.send(_END + b"\r\n0\r\n\r\n")
+            connection.send(END + b"\r\n0\r\n\r\n")
 
         with WireServer(respond) as server:
-            answer = _ask(server.url)
+            answer = ask_openai(server.url)
             assert next(answer) == "one"
             was_read.set()
             assert list(answer) == []
@@ -85,184 +74,17 @@ class TestFraming:
     @pytest.mark.parametrize("encoding", ["gzip", "deflate"])
     def test_a_compressed_stream_is_decoded_all_the_same(self, encoding: str) -> None:
         """What comes compressed, although identity was asked for, is read all the same."""
-        body = (gzip.compress if encoding == "gzip" else zlib.compress)(_ONE + _END)
+        body = (gzip.compress if encoding == "gzip" else zlib.compress)(ONE + END)
         respond = stream([body[:20], body[20:]], headers={"Content-Encoding": encoding})
         with WireServer(respond) as server:
-            assert _ask(server.url).text() == "one"
+            assert ask_openai(server.url).text() == "one"
             assert b"Accept-Encoding: identity" in server.requests[0]
 
     def test_broken_compression_is_a_protocol_error(self) -> None:
         """Bytes that cannot be decompressed are not the end of the answer."""
         respond = stream([b"this is not gzip"], headers={"Content-Encoding": "gzip"})
         with WireServer(respond) as server, pytest.raises(ProtocolError, match="compression"):
-            _ask(server.url).text()
-
-
-class TestEndings:
-    def test_the_connection_of_a_server_that_does_not_end_the_body_is_given_up(self) -> None:
-        """After the provider's last event a body that stays open is waited for a moment only."""
-        respond = stream([_ONE, _END], then=Connection.wait_closed)
-        with WireServer(respond) as server:
-            answer = _ask(server.url)
-            assert answer.text() == "one"
-            assert answer.completion.finish_reason == "stop"
-            assert _ask(server.url).text() == "one"
-            assert server.connections == 2
-
-    def test_what_follows_the_last_event_does_not_count(self) -> None:
-        """Data after [DONE] is neither delivered nor an error."""
-        with WireServer(stream([_ONE, _END, _ONE, b"data: {broken\n\n"])) as server:
-            assert _ask(server.url).text() == "one"
-
-    def test_a_flood_after_the_last_event_is_not_read(self) -> None:
-        """More than a little after the end costs the connection, not the answer."""
-
-        def flood(connection: Connection) -> None:
-            for _ in range(1000):
-                connection.chunk(b": flood\n" * 8192)
-
-        with WireServer(stream([_ONE, _END], then=flood)) as server:
-            assert _ask(server.url).text() == "one"
-
-    def test_an_unfinished_last_event_is_decoded(self) -> None:
-        """A provider's last event without its blank line counts."""
-        with WireServer(stream([_ONE, _END.rstrip()], framing="close")) as server:
-            assert _ask(server.url).completion.finish_reason == "stop"
-
-    def test_a_cut_in_an_event_is_a_lost_connection(self) -> None:
-        """Half an event is not an event, and not a protocol error either."""
-        with (
-            WireServer(stream([_ONE, _ONE[:30]], framing="close")) as server,
-            pytest.raises(ConnectionLost) as caught,
-        ):
-            _ask(server.url).text()
-        assert caught.value.completion.text == "one"
-
-    def test_nothing_comes_after_finish(self) -> None:
-        """An end without its blank line is the end, although the body's own end is missing."""
-        broken = stream([_ONE, _END.rstrip() + b"\n"], then=lambda connection: None)
-        with WireServer(broken) as server:
-            events = list(_ask(server.url).events())
-        assert isinstance(events[-1], Finish)
-
-    def test_a_reset_is_a_lost_connection(self) -> None:
-        """A connection that is reset in mid-answer loses the rest, not what had arrived."""
-        was_read = threading.Event()
-
-        def reset(connection: Connection) -> None:
-            assert was_read.wait(10)
-            linger = b"\x01\x00\x00\x00\x00\x00\x00\x00"
-            connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, linger)
-
-        with WireServer(stream([_ONE], then=reset)) as server:
-            answer = _ask(server.url)
-            assert next(answer) == "one"
-            was_read.set()
-            with pytest.raises(ConnectionLost, match="broke") as caught:
-                next(answer)
-        assert caught.value.completion.text == "one"
-
-    def test_a_finish_reason_survives_a_cut_that_takes_the_rest(self) -> None:
-        """Where the answer itself was complete, a missing end of the body is no loss."""
-        finish = b'data: {"choices":[{"delta":{},"finish_reason":"length"}]}\n\n'
-        cut = stream([_ONE, finish], then=lambda connection: None)
-        with WireServer(cut) as server:
-            assert _ask(server.url).completion.finish_reason == "length"
-
-    def test_a_body_that_is_ended_without_an_answer_is_a_lost_connection(self) -> None:
-        """[DONE] without any finish reason is the end of the body, not of the answer."""
-        with (
-            WireServer(stream([_ONE, b"data: [DONE]\n\n"])) as server,
-            pytest.raises(ConnectionLost) as caught,
-        ):
-            _ask(server.url).text()
-        assert caught.value.completion.text == "one"
-
-    def test_invalid_json_is_a_protocol_error(self) -> None:
-        """An event that is no JSON ends the stream; what had arrived is kept."""
-        with (
-            WireServer(stream([_ONE, b"data: {broken\n\n", _END])) as server,
-            pytest.raises(ProtocolError, match="broken") as caught,
-        ):
-            _ask(server.url).text()
-        assert caught.value.completion.text == "one"
-
-    def test_a_decoder_that_stumbles_is_a_protocol_error(
-        self, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """Even a mistake of this library's is an ending out of the tree, with what had arrived."""
-
-        def stumble(frames: object, *, dispatch_unfinished: bool) -> None:
-            raise TypeError("a mistake")
-
-        monkeypatch.setattr(SSEDecoder, "end", stumble)
-        with (
-            WireServer(stream([_ONE], framing="close")) as server,
-            pytest.raises(ProtocolError, match="TypeError: a mistake") as caught,
-        ):
-            _ask(server.url).text()
-        assert caught.value.completion.text == "one"
-
-    def test_a_page_is_not_an_answer(self) -> None:
-        """HTML with status 200 is no event stream, and the message shows how it begins."""
-        page = [b"<!DOCTYPE html>\n<title>Log in to the Wi-Fi</title>\n"]
-        with (
-            WireServer(stream(page, headers={"Content-Type": "text/html"})) as server,
-            pytest.raises(ProtocolError, match=r"text/html.*base_url.*Log in"),
-        ):
-            _ask(server.url).text()
-
-    @pytest.mark.parametrize(
-        "outside",
-        [
-            b'{"error": {"message": "all wrong", "code": 503}}',
-            b'{\n  "error": {\n    "code": 503,\n    "message": "all wrong"\n  }\n}\n',
-            b'error: {"code": 503, "message": "all wrong"}\n',
-            b'error: {"code": 503, "message": "all wrong"}\n\ndata: [DONE]\n\n',
-        ],
-    )
-    def test_an_error_outside_of_any_event_is_found(self, outside: bytes) -> None:
-        """An error that a failing server prints into the body is the provider's no."""
-        with (
-            WireServer(stream([_ONE, outside], framing="close")) as server,
-            pytest.raises(APIError, match="all wrong") as caught,
-        ):
-            _ask(server.url).text()
-        assert caught.value.status == 503
-        assert caught.value.completion.text == "one"
-
-    @pytest.mark.parametrize("outside", [b"42\n", b"null\n", b"[]\n", b"[1]\n", b'{"a": 1}\n'])
-    def test_json_that_is_no_error_is_not_one(self, outside: bytes) -> None:
-        """Other text outside of any event does not make a cut anything else than a cut."""
-        with (
-            WireServer(stream([_ONE, outside], framing="close")) as server,
-            pytest.raises(ConnectionLost),
-        ):
-            _ask(server.url).text()
-
-    def test_half_an_emoji_does_not_kill_the_stream(self) -> None:
-        """What only JavaScript calls JSON is read: a lone surrogate becomes U+FFFD."""
-        odd = b'data: {"choices":[{"delta":{"content":"\\ud83d!"},"logprobs":NaN}]}\n\n'
-        with WireServer(stream([odd, _END])) as server:
-            assert _ask(server.url).text() == "\N{REPLACEMENT CHARACTER}!"
-
-    def test_a_body_without_any_byte_is_a_lost_connection(self) -> None:
-        """An empty 200 is no answer."""
-        with WireServer(stream([])) as server, pytest.raises(ConnectionLost):
-            _ask(server.url).text()
-
-    def test_an_error_body_is_read_within_bounds(self) -> None:
-        """An endless error page is cut, and is an error all the same."""
-
-        def page(connection: Connection) -> None:
-            connection.send(head(502, framing="chunked"))
-            for _ in range(100):
-                connection.chunk(b"x" * 65536)
-
-        with WireServer(page) as server, pytest.raises(APIError) as caught:
-            _ask(server.url).text()
-        assert caught.value.status == 502
-        assert len(str(caught.value)) < 5000
+            ask_openai(server.url).text()
 
 
 class TestConnecting:
@@ -272,12 +94,12 @@ class TestConnecting:
             WireServer(lambda connection: connection.sock.close()) as server,
             pytest.raises(ConnectionLost, match="before it answered"),
         ):
-            _ask(server.url).text()
+            ask_openai(server.url).text()
 
     def test_a_name_that_nobody_knows(self) -> None:
         """A name that cannot be resolved is a ConnectError that shows it."""
         with pytest.raises(ConnectError, match=r"nowhere\.invalid"):
-            _ask("http://nowhere.invalid/v1").text()
+            ask_openai("http://nowhere.invalid/v1").text()
 
     def test_a_listener_that_does_not_accept(self) -> None:
         """Where nobody answers the connection attempt, connect_s ends it."""
@@ -288,13 +110,13 @@ class TestConnecting:
             with _filled(address):
                 limits = Timeouts(connect_s=0.1)
                 with pytest.raises(StreamTimeout) as caught:
-                    _ask(f"http://127.0.0.1:{address[1]}", timeouts=limits).text()
+                    ask_openai(f"http://127.0.0.1:{address[1]}", timeouts=limits).text()
         assert caught.value.phase == "connect"
         assert caught.value.limit_s == 0.1
 
     def test_the_next_address_is_tried(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A name's address that does not answer leaves time for the next one."""
-        with socket.socket() as listener, WireServer(stream([_ONE, _END])) as server:
+        with socket.socket() as listener, WireServer(stream([ONE, END])) as server:
             listener.bind(("127.0.0.1", 0))
             listener.listen(0)
             live = ("127.0.0.1", int(server.url.rpartition(":")[2]))
@@ -303,14 +125,14 @@ class TestConnecting:
             with _filled(listener.getsockname()):
                 monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
                 limits = Timeouts(connect_s=0.4)
-                assert _ask("http://two.example:80", timeouts=limits).text() == "one"
+                assert ask_openai("http://two.example:80", timeouts=limits).text() == "one"
 
     def test_a_long_prompt_is_not_limited_by_connect_s(self) -> None:
         """connect_s ends with the connection, however long the request takes to be sent."""
         limit_s = 0.15
 
         def slow(connection: Connection) -> None:
-            stream([_ONE, _END])(connection)
+            stream([ONE, END])(connection)
 
         class SlowServer(WireServer):
             def _serve(self, sock: socket.socket) -> None:
@@ -324,7 +146,7 @@ class TestConnecting:
                 prompt,
                 base_url=server.url,
                 api_key="any",
-                retry=_ONCE,
+                retry=ONCE,
                 timeouts=Timeouts(connect_s=limit_s),
             )
             assert answer.text() == "one"
@@ -336,10 +158,10 @@ class TestConnecting:
             threading.Event().wait(0.4)
             connection.sock.close()
 
-        with WireServer(stream([_ONE, _END]), work_and_die) as server:
-            _ask(server.url).text()
+        with WireServer(stream([ONE, END]), work_and_die) as server:
+            ask_openai(server.url).text()
             with pytest.raises(ConnectionLost):
-                _ask(server.url).text()
+                ask_openai(server.url).text()
             assert len(server.requests) == 2
 
     @pytest.mark.parametrize(
@@ -358,7 +180,7 @@ class TestConnecting:
 
         with WireServer(greet) as server:
             with pytest.raises(ProtocolError, match=complaint):
-                _ask(server.url, retry=RetryPolicy(backoff_s=0)).text()
+                ask_openai(server.url, retry=RetryPolicy(backoff_s=0)).text()
             assert len(server.requests) == 1
 
     def test_a_dead_proxy_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -370,13 +192,13 @@ class TestConnecting:
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
         with pytest.raises(ConnectError, match=r"through the proxy.*refused.*HTTPS_PROXY"):
-            _ask("https://api.example/v1").text()
+            ask_openai("https://api.example/v1").text()
 
     def test_a_certificate_bundle_that_is_not_there(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A wrong REQUESTS_CA_BUNDLE is a mistake of the configuration."""
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", "/nowhere.pem")
         with pytest.raises(ConfigurationError, match=r"/nowhere\.pem"):
-            _ask("https://api.example/v1").text()
+            ask_openai("https://api.example/v1").text()
 
     def test_what_a_session_of_ones_own_raises(self, server: FakeServer) -> None:
         """An exception out of the caller's own session is an ending of the tree."""
@@ -387,17 +209,17 @@ class TestConnecting:
         with requests.Session() as session:
             session.hooks["response"].append(hook)
             with pytest.raises(TransportError, match="ZeroDivisionError: mine"):
-                _ask(server.base_url("openai"), session=session).text()
+                ask_openai(server.base_url("openai"), session=session).text()
             session.hooks["response"][:] = [lambda answer, **_: answer.raise_for_status()]
             server.script(status(503))
             with pytest.raises(TransportError, match="503"):
-                _ask(server.base_url("openai"), session=session).text()
+                ask_openai(server.base_url("openai"), session=session).text()
 
     def test_a_session_of_ones_own_does_not_wait_for_ever(self) -> None:
         """Where nobody can interrupt the wait for the headers, the limits end it."""
         with WireServer(Connection.wait_closed) as server, requests.Session() as session:
             limits = Timeouts(first_token_s=0.1, idle_s=0.1)
-            answer = _ask(server.url, session=session, timeouts=limits)
+            answer = ask_openai(server.url, session=session, timeouts=limits)
             with pytest.raises(StreamTimeout):
                 answer.text()
             until(lambda: answer._reader.thread and not answer._reader.thread.is_alive())
@@ -409,7 +231,9 @@ class TestConnecting:
             listener.listen(0)
             address = listener.getsockname()
             with _filled(address):
-                answer = _ask(f"http://127.0.0.1:{address[1]}", timeouts=Timeouts(connect_s=60))
+                answer = ask_openai(
+                    f"http://127.0.0.1:{address[1]}", timeouts=Timeouts(connect_s=60)
+                )
                 until(lambda: answer._reader.channel._interrupt is not None)
                 answer.close()
                 thread = answer._reader.thread
@@ -429,20 +253,20 @@ class TestConnecting:
             original(channel, interrupt)  # type: ignore[arg-type]
 
         monkeypatch.setattr(Channel, "interrupt_with", spy)
-        _ask(server.base_url("openai")).text()
+        ask_openai(server.base_url("openai")).text()
         assert interrupts
         for interrupt in interrupts:
             if callable(interrupt):
                 interrupt()
-        _ask(server.base_url("openai")).text()
+        ask_openai(server.base_url("openai")).text()
         assert {recorded.connection for recorded in server.requests} == {1}
 
     def test_the_shared_session_keeps_no_cookies(self, server: FakeServer) -> None:
         """What one answer sets is not sent with the next question."""
-        respond = stream([_ONE, _END], headers={"Set-Cookie": "id=1; Path=/"})
+        respond = stream([ONE, END], headers={"Set-Cookie": "id=1; Path=/"})
         with WireServer(respond) as wire:
-            _ask(wire.url).text()
-            _ask(wire.url).text()
+            ask_openai(wire.url).text()
+            ask_openai(wire.url).text()
             assert b"cookie" not in wire.requests[1].lower()
         assert len(shared_session().cookies) == 0
 
@@ -450,10 +274,10 @@ class TestConnecting:
         """A dead peer is noticed by the system's keep-alive probes."""
 
         def alive(connection: Connection) -> None:
-            stream([_ONE], then=Connection.wait_closed)(connection)
+            stream([ONE], then=Connection.wait_closed)(connection)
 
         with WireServer(alive) as server:
-            answer = _ask(server.url)
+            answer = ask_openai(server.url)
             next(answer)
             probed = []
             for sock in _open_sockets():
@@ -466,16 +290,16 @@ class TestConnecting:
     @pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")
     def test_a_child_has_a_session_of_its_own(self, server: FakeServer) -> None:
         """After a fork the child neither uses its parent's connections nor hangs on its locks."""
-        _ask(server.base_url("openai")).text()
+        ask_openai(server.base_url("openai")).text()
         child = os.fork()
         if child == 0:
             status = 1
             try:
-                status = int(_ask(server.base_url("openai")).text() == "")
+                status = int(ask_openai(server.base_url("openai")).text() == "")
             finally:
                 os._exit(status)
         assert os.waitpid(child, 0)[1] == 0
-        assert _ask(server.base_url("openai")).text() != ""
+        assert ask_openai(server.base_url("openai")).text() != ""
         assert [recorded.connection for recorded in server.requests] == [1, 2, 1]
 
 
@@ -491,7 +315,7 @@ class TestTLS:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         authority.issue_cert("localhost").configure_cert(context)
 
-        with WireServer(stream([_ONE, _END]), context=context) as server:
+        with WireServer(stream([ONE, END]), context=context) as server:
             yield server.url.replace("http://127.0.0.1", "https://localhost")
 
     def test_streams_over_tls(
@@ -501,20 +325,20 @@ class TestTLS:
         bundle = tmp_path / "ca.pem"
         authority.cert_pem.write_to_path(str(bundle))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
-        assert _ask(url).text() == "one"
+        assert ask_openai(url).text() == "one"
 
     def test_a_handshake_that_hangs_is_a_connect_timeout(self) -> None:
         """connect_s holds for the TLS handshake, too."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
             url = f"https://127.0.0.1:{silent.getsockname()[1]}"
             with pytest.raises(StreamTimeout) as caught:
-                _ask(url, timeouts=Timeouts(connect_s=0.1)).text()
+                ask_openai(url, timeouts=Timeouts(connect_s=0.1)).text()
         assert caught.value.phase == "connect"
 
     def test_close_ends_a_handshake(self) -> None:
         """A stream that is closed in the middle of a handshake frees its thread."""
         with socket.create_server(("127.0.0.1", 0)) as silent:
-            answer = _ask(f"https://127.0.0.1:{silent.getsockname()[1]}")
+            answer = ask_openai(f"https://127.0.0.1:{silent.getsockname()[1]}")
             connection, _ = silent.accept()
             with connection:
                 connection.recv(65536)
@@ -527,21 +351,21 @@ class TestTLS:
     def test_https_to_an_http_port_says_so(self, server: FakeServer) -> None:
         """The usual mix-up is asked about, not a certificate."""
         with pytest.raises(ConnectError, match="http:// server"):
-            _ask(server.url.replace("http:", "https:")).text()
+            ask_openai(server.url.replace("http:", "https:")).text()
 
     def test_verifies_certificates(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A certificate of an unknown authority ends the attempt, for good."""
         monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
         monkeypatch.delenv("CURL_CA_BUNDLE", raising=False)
         with pytest.raises(ConnectError, match="REQUESTS_CA_BUNDLE") as caught:
-            _ask(url).text()
+            ask_openai(url).text()
         assert not caught.value.retryable
 
 
 class TestBaseURL:
     def test_trailing_slashes_do_not_matter(self, server: FakeServer) -> None:
         """A base URL means the same with and without a slash at its end."""
-        _ask(server.base_url("openai") + "//").text()
+        ask_openai(server.base_url("openai") + "//").text()
         assert server.requests[0].path == "/v1/chat/completions"
 
     @pytest.mark.parametrize(
@@ -550,7 +374,7 @@ class TestBaseURL:
     def test_must_be_an_http_url(self, url: str) -> None:
         """What is no http or https URL is refused at once."""
         with pytest.raises(ConfigurationError, match="base_url"):
-            _ask(url)
+            ask_openai(url)
 
 
 class _filled:  # noqa: N801

@@ -5,7 +5,6 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,49 +15,12 @@ from llm_sse.testing import (
     FakeServer,
     call_tool,
     cut,
-    fail,
-    finish,
     pause,
     raw,
     say,
     status,
-    think,
 )
-
-_PATHS = {
-    "openai": "/v1/chat/completions",
-    "anthropic": "/v1/messages",
-    "gemini": "/v1beta/models/gemini-fake:streamGenerateContent?alt=sse",
-}
-_KEYS = {
-    "openai": {"Authorization": "Bearer any"},
-    "anthropic": {"x-api-key": "any", "anthropic-version": "2023-06-01"},
-    "gemini": {"x-goog-api-key": "any"},
-}
-_TURN = {"role": "user", "content": "Hi"}
-_BODIES: dict[str, dict[str, Any]] = {
-    "openai": {"model": "m", "messages": [_TURN], "stream": True},
-    "anthropic": {"model": "m", "messages": [_TURN], "max_tokens": 9, "stream": True},
-    "gemini": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
-}
-
-Post = Callable[..., requests.Response]
-
-
-@pytest.fixture
-def post(server: FakeServer, provider: str) -> Post:
-    """Post to a provider's real path; what a test leaves out is as it should be."""
-
-    def post(**given: Any) -> requests.Response:
-        body = {**_BODIES[provider], **given.pop("changed", {})}
-        given.setdefault("json", {name: value for name, value in body.items() if value is not None})
-        if "data" in given:
-            del given["json"]
-        given.setdefault("headers", _KEYS[provider])
-        url = given.pop("server", server).url + given.pop("path", _PATHS[provider])
-        return requests.request(given.pop("method", "POST"), url, timeout=10, **given)
-
-    return post
+from tests.testing.conftest import BODIES, KEYS, PATHS, TURN, Post
 
 
 class TestRefusals:
@@ -70,8 +32,8 @@ class TestRefusals:
         assert response.headers["Transfer-Encoding"] == "chunked"
         recorded = server.requests[0]
         assert (recorded.method, recorded.provider) == ("POST", provider)
-        assert recorded.path == _PATHS[provider].partition("?")[0]
-        assert recorded.json == _BODIES[provider]
+        assert recorded.path == PATHS[provider].partition("?")[0]
+        assert recorded.json == BODIES[provider]
         assert recorded.outcome == "complete"
 
     def test_refuses_a_missing_key(self, post: Post, provider: str) -> None:
@@ -112,7 +74,7 @@ class TestRefusals:
     @pytest.mark.parametrize("missing", ["max_tokens", "anthropic-version"])
     def test_refuses_what_only_anthropic_demands(self, post: Post, missing: str) -> None:
         """Anthropic demands max_tokens in the body and a version in the headers."""
-        headers = {k: v for k, v in _KEYS["anthropic"].items() if k != missing}
+        headers = {k: v for k, v in KEYS["anthropic"].items() if k != missing}
         response = post(headers=headers, changed={"max_tokens": None} if "_" in missing else {})
         assert response.status_code == 400
         assert missing in response.text
@@ -120,7 +82,7 @@ class TestRefusals:
     @pytest.mark.parametrize("provider", ["anthropic"])
     def test_refuses_a_prefilled_answer(self, post: Post) -> None:
         """Anthropic's current models demand that the user has the last word."""
-        turns = [_TURN, {"role": "assistant", "content": "Well,"}]
+        turns = [TURN, {"role": "assistant", "content": "Well,"}]
         assert post(changed={"messages": turns}).status_code == 400
 
     @pytest.mark.parametrize("provider", ["anthropic", "gemini"])
@@ -132,12 +94,12 @@ class TestRefusals:
     @pytest.mark.parametrize("provider", ["gemini"])
     def test_takes_both_versions_of_the_path(self, post: Post) -> None:
         """google-genai for Python posts below /v1, others below /v1beta."""
-        path = _PATHS["gemini"].replace("v1beta", "v1")
+        path = PATHS["gemini"].replace("v1beta", "v1")
         assert post(path=path).status_code == 200
 
     def test_refuses_a_request_that_is_no_stream(self, post: Post, provider: str) -> None:
         """The fake only streams, and says so."""
-        path = _PATHS[provider].replace("streamGenerateContent", "generateContent")
+        path = PATHS[provider].replace("streamGenerateContent", "generateContent")
         response = post(path=path, changed={"stream": False})
         assert response.status_code == 400
         assert "stream" in response.text
@@ -153,9 +115,9 @@ class TestFakeServer:
         with FakeServer("a b c d e", ttft_s=0.05, tokens_per_s=100, jitter=0.5) as slow:
             begun = time.monotonic()
             requests.post(
-                slow.url + _PATHS["openai"],
-                json=_BODIES["openai"],
-                headers=_KEYS["openai"],
+                slow.url + PATHS["openai"],
+                json=BODIES["openai"],
+                headers=KEYS["openai"],
                 timeout=10,
             )
             assert time.monotonic() - begun >= 0.05 + 4 * 0.005
@@ -165,9 +127,9 @@ class TestFakeServer:
         with requests.Session() as session:
             for _ in range(3):
                 session.post(
-                    server.url + _PATHS["openai"],
-                    json=_BODIES["openai"],
-                    headers=_KEYS["openai"],
+                    server.url + PATHS["openai"],
+                    json=BODIES["openai"],
+                    headers=KEYS["openai"],
                     timeout=10,
                 )
         assert [recorded.connection for recorded in server.requests] == [1, 1, 1]
@@ -230,9 +192,9 @@ class TestFakeServer:
 
         def ask() -> None:
             response = requests.post(
-                server.url + _PATHS["openai"],
-                json=_BODIES["openai"],
-                headers=_KEYS["openai"],
+                server.url + PATHS["openai"],
+                json=BODIES["openai"],
+                headers=KEYS["openai"],
                 timeout=30,
             )
             texts.append(response.text)
@@ -263,7 +225,7 @@ class TestFakeServer:
         """Bytes that arrive in a pause are the next request, not the end of this one."""
         server.script(pause(0.05), say("done"))
         request = requests.Request(
-            "POST", server.url + _PATHS["openai"], json=_BODIES["openai"], headers=_KEYS["openai"]
+            "POST", server.url + PATHS["openai"], json=BODIES["openai"], headers=KEYS["openai"]
         ).prepare()
         lines = [f"{name}: {value}" for name, value in request.headers.items()]
         assert isinstance(request.body, bytes)
@@ -298,52 +260,3 @@ class TestFakeServer:
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(ConfigurationError, match=str(port)):
             FakeServer(port=port)
-
-
-class TestScript:
-    def test_refuses_what_is_no_action(self, server: FakeServer) -> None:
-        """A script is made of actions."""
-        with pytest.raises(ConfigurationError, match="say"):
-            server.script("hello")  # type: ignore[arg-type]
-
-    def test_a_status_stands_alone(self, server: FakeServer) -> None:
-        """An answer cannot have begun when its status comes."""
-        with pytest.raises(ConfigurationError, match="alone"):
-            server.script(say("one"), status(500))
-
-    def test_a_pause_is_a_time(self) -> None:
-        """A pause has a length."""
-        for no_time in (-1, float("inf"), "x"):
-            with pytest.raises(ConfigurationError, match="pause"):
-                pause(no_time)  # type: ignore[arg-type]
-
-    @pytest.mark.parametrize("code", [200, 204, 99, 1000, "500"])
-    def test_a_status_is_one_of_a_refusal(self, code: Any) -> None:
-        """What is no refusal has no error body."""
-        with pytest.raises(ConfigurationError, match="300 to 599"):
-            status(code)
-
-    def test_says_only_text(self) -> None:
-        """What is said is a str."""
-        for speak in (say, think):
-            with pytest.raises(ConfigurationError, match="not int"):
-                speak(5)  # type: ignore[arg-type]
-
-    def test_nothing_raw_is_nothing(self, post: Post, server: FakeServer) -> None:
-        """Empty bytes do not end the body."""
-        server.script(say("one"), raw(b""), say("two"))
-        assert "two" in post().text
-
-    def test_a_script_without_an_end_of_its_own_is_ended(
-        self, post: Post, server: FakeServer
-    ) -> None:
-        """Every kind of action can be played, and the body has its proper end."""
-        server.script(
-            think("Hm. "), say("Hello. "), call_tool("f"), call_tool("g", "{", id="g1"), pause(0)
-        )
-        assert post().status_code == 200
-        server.script(finish("content_filter"))
-        assert post().status_code == 200
-        server.script(say("x"), fail())
-        with pytest.raises(requests.exceptions.ChunkedEncodingError):
-            post()

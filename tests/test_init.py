@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import llm_sse
+from llm_sse import stream_sync
+from llm_sse.testing import FakeServer
+
+
+def test_a_plain_loop_prints_the_answer(server: FakeServer, provider: str) -> None:
+    """Tokens come out of a plain for loop, whichever provider answers."""
+    text = "".join(
+        stream_sync("Hi", provider=provider, base_url=server.base_url(provider), api_key="any")
+    )
+    assert text.startswith("Server-sent events")
+
+
+def test_every_public_name_is_there() -> None:
+    """What __all__ names can be imported, and has a docstring where it is ours to write one."""
+    for name in llm_sse.__all__:
+        assert getattr(llm_sse, name).__doc__ or name == "__version__"
+
+
+def test_nothing_optional_is_imported() -> None:
+    """The library needs its three dependencies and nothing of its extras."""
+    code = (
+        "import sys, llm_sse, llm_sse.testing\n"
+        "print(sorted({'click', 'rich', 'pytest', 'asyncio'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
