@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Literal, TypeVar, Union
 from urllib.parse import urlsplit
 
@@ -94,6 +95,13 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     tools: tuple[Any, ...] = ()
     tool_choice: Union[str, dict[str, Any], None] = None
     extra_body: dict[str, Any] = {}
+
+
+# msgspec prepares a type when it is first used, which several threads must not do at once (as of
+# 0.22 that is a crash): so each is used here.
+for _type in (Message, Tool, ChatRequest):
+    with suppress(msgspec.ValidationError):
+        msgspec.convert({}, _type)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -62,6 +62,7 @@ from .base import (
     merge,
     normalised,
     plain_decode,
+    prepare,
     then_raise,
 )
 
@@ -137,6 +138,7 @@ class _Event(Struct):
     error: Any = None
 
 
+prepare(_Block, _Delta, _Message, _Event)
 _decode_event = msgspec.json.Decoder(_Event)
 
 

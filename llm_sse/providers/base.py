@@ -17,6 +17,7 @@ import dataclasses
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
 
@@ -51,6 +52,7 @@ __all__ = [
     "lenient_decode",
     "merge",
     "plain_decode",
+    "prepare",
     "retry_after_s",
     "then_raise",
 ]
@@ -401,6 +403,13 @@ def _without_surrogates(value: Any) -> Any:
     if isinstance(value, dict):
         return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
     return value
+
+
+def prepare(*types: type[Struct]) -> None:
+    """Let msgspec prepare types before several threads use them at once (see `llm_sse.chat`)."""
+    for type_ in types:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, type_)
 
 
 def lenient_convert(value: Any, type_: Any) -> Any:

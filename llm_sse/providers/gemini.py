@@ -62,6 +62,7 @@ from .base import (
     lenient_decode,
     merge,
     normalised,
+    prepare,
     then_raise,
 )
 
@@ -163,6 +164,7 @@ class _Response(Struct):
     error: Any = None
 
 
+prepare(_FunctionCall, _Part, _Content, _Candidate, _PromptFeedback, _Response)
 _decode_response = msgspec.json.Decoder(_Response)
 
 

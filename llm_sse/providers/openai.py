@@ -62,6 +62,7 @@ from .base import (
     merge,
     normalised,
     plain_decode,
+    prepare,
     then_raise,
 )
 
@@ -140,6 +141,7 @@ class _Chunk(Struct):
     citations: list[Any] | None = None
 
 
+prepare(_Function, _Fragment, _Delta, _Choice, _Groq, _Chunk)
 _decode_chunk = msgspec.json.Decoder(_Chunk)
 
 

@@ -6,7 +6,7 @@ import threading
 import time
 import weakref
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import NoReturn
 
 from msgspec import Struct
@@ -22,6 +22,8 @@ __all__ = ["Reader", "Timeouts"]
 
 #: How long to wait for a thread that has nothing left to do, in seconds.
 _JOIN_S = 1.0
+#: How long a producer may take to read what follows the provider's last event, in seconds.
+_SETTLE_S = 0.5
 
 
 class Timeouts(Struct, frozen=True, kw_only=True):
@@ -109,6 +111,8 @@ class Reader:
                     yield event
         finally:
             self.claimed = False
+            if self._finished and not self.ended:
+                self._settle()
             self.close()
 
     def tokens(self) -> Generator[str, None, None]:
@@ -272,6 +276,12 @@ class Reader:
         self._recorder.end()
         self._join()
         raise error
+
+    def _settle(self) -> None:
+        """After `Finish`, let the producer give its connection back instead of ending it."""
+        with suppress(ChannelTimeout, StreamError):
+            while self.channel.get(_SETTLE_S) is not None:
+                pass
 
     def _join(self) -> None:
         """Wait for the producer's thread, if it has nothing left to do but to end.

@@ -9,8 +9,9 @@ from __future__ import annotations
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -39,6 +40,10 @@ _GRACE_S = 0.5
 
 #: Shorter texts are no real keys, and would be found in any message.
 MIN_KEY_CHARS = 8
+
+#: The beginning of a key is shown by nobody's message on purpose, if it is longer than a vendor's
+#: usual prefix.
+_MIN_PREFIX_CHARS = 12
 
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
@@ -112,15 +117,14 @@ class EventSource:
         retries = resumes = 0
         while True:
             begun = False
-            events = self._attempt(request)
-            if resumes:
-                events = join("".join(said.text_deltas), events)
             try:
-                for event in events:
-                    begun = begun or type(event) in CONTENT
-                    if self._policy.resume:
-                        said.add(event)
-                    yield event
+                with closing(self._attempt(request)) as attempt:
+                    events = join("".join(said.text_deltas), attempt) if resumes else attempt
+                    for event in events:
+                        begun = begun or type(event) in CONTENT
+                        if self._policy.resume:
+                            said.add(event)
+                        yield event
                 return
             except StreamError as error:
                 self._describe(error)
@@ -157,7 +161,7 @@ class EventSource:
             return None
         return max(limits.first_token_s, limits.idle_s) + _GRACE_S
 
-    def _attempt(self, request: HTTPRequest) -> Iterator[Event]:
+    def _attempt(self, request: HTTPRequest) -> Generator[Event, None, None]:
         """Send one request and yield what its answer means."""
         provider = self._provider
         stream = send(
@@ -266,8 +270,10 @@ class EventSource:
     def _describe(self, error: StreamError) -> None:
         """Say in an error whose it is, and make sure that it does not repeat the key.
 
-        Providers have been seen to print the key that they refuse, or most of it.
+        Providers have been seen to print the key that they refuse. The frames that the error came
+        through are let go: they hold the connection, and the key.
         """
+        error.__traceback__ = error.__cause__ = error.__context__ = None
         name = self._provider.name
         message = str(error)
         if not message.startswith(name):
@@ -278,12 +284,22 @@ class EventSource:
         if isinstance(error, APIError):
             error.detail = self._redacted(error.detail)
             error.code = error.code and self._redacted(error.code)
-            body = msgspec.json.encode(error.body).decode()
-            error.body = msgspec.json.decode(self._redacted(body))
+            error.body = self._redacted_body(error.body)
+
+    def _redacted_body(self, value: Any) -> Any:
+        if isinstance(value, str):
+            return self._redacted(value)
+        if isinstance(value, list):
+            return [self._redacted_body(item) for item in value]
+        if isinstance(value, dict):
+            return {self._redacted(name): self._redacted_body(item) for name, item in value.items()}
+        return value
 
     def _redacted(self, text: str) -> str:
+        """Take the secrets out of a text, also where it was cut in the middle of one."""
         for secret in self._secrets:
-            text = text.replace(secret, "***")
+            for length in range(len(secret), min(len(secret), _MIN_PREFIX_CHARS) - 1, -1):
+                text = text.replace(secret[:length], "***")
         return text
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
 from types import TracebackType
 from typing import Any
 
@@ -57,10 +56,12 @@ class TokenStream:
         Raises:
             StreamError: The one error that ended the stream, with `.completion`.
         """
-        return self._reader.tokens() if self._next is None else self._rest(self._next)
+        return self._reader.tokens() if self._next is None else self._rest()
 
     def __next__(self) -> str:
         """Return the next text delta; unlike a loop that is left, it never closes the stream."""
+        if self._reader.error is not None:
+            raise self._reader.error.with_traceback(None)
         if self._next is None:
             self._next = self._reader.tokens()
         try:
@@ -71,11 +72,18 @@ class TokenStream:
                 provider=self.provider,
             ) from None
 
-    @staticmethod
-    def _rest(tokens: Generator[str, None, None]) -> Iterator[str]:
+    def _rest(self) -> Iterator[str]:
         """Yield what `next()` has left; leaving early closes the stream here, too."""
-        with closing(tokens):
-            yield from tokens
+        while True:
+            try:
+                token = next(self)
+            except StopIteration:
+                return
+            try:
+                yield token
+            except GeneratorExit:
+                self.close()
+                raise
 
     def events(self) -> Iterator[Event]:
         """Yield the typed events of `llm_sse.events`; the last one is `Finish`.
@@ -94,8 +102,9 @@ class TokenStream:
         """
         if self._reader.error is not None:
             raise self._reader.error.with_traceback(None)
-        for _ in self._next or ():
-            pass
+        if self._next is not None and not self._reader.ended:
+            for _ in self._rest():
+                pass
         completion = self.completion
         if completion.finish_reason is None:
             state = "is being read" if self._reader.claimed else "was closed before its end"
@@ -108,7 +117,8 @@ class TokenStream:
     def completion(self) -> Completion:
         """The whole answer; waits for its end.
 
-        Inside the loop, after it was left early and after an error it is what had arrived by then.
+        Inside the loop, after `next()`, after the loop was left early and after an error it is what
+        had arrived by then.
 
         Raises:
             StreamError: The one error that ended the stream, if it ends here.

@@ -66,14 +66,14 @@ class ByteStream:
         self,
         response: requests.Response,
         before_read: Callable[[], object],
-        sock: socket.socket | None,
+        call: _Call,
     ) -> None:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
         self._response = response
         self._raw: urllib3.HTTPResponse = response.raw
         self._before_read = before_read
-        self._sock = sock
+        self._call = call
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield bytes as they arrive, until the body ends.
@@ -105,12 +105,12 @@ class ByteStream:
         A body that goes on beyond the limits, or a server that does not end it, costs the
         connection and nothing else.
         """
-        if self._sock is None:
-            return
         deadline = time.monotonic() + max_s
         try:
             while max_bytes > 0 and (left_s := deadline - time.monotonic()) > 0:
-                self._sock.settimeout(left_s)
+                if self._call.sock is None:
+                    return  # the connection is in the pool already, or was never ours
+                self._call.sock.settimeout(left_s)
                 chunk = self._read()
                 if not chunk:
                     return
@@ -120,6 +120,7 @@ class ByteStream:
 
     def close(self) -> None:
         """Close the connection, unless the body was read to its end: then it is in the pool."""
+        self._call.leaves()
         with suppress(Exception):
             self._response.close()
 
@@ -172,13 +173,14 @@ def send(
         try:
             response = _post(request, session or shared_session(), limits, call)
         except ConnectionLost:
-            if not call.reused or time.monotonic() - call.sent_at > _STALE_S:
+            if not call.was_stale():
                 raise
+            call.restart()
             response = _post(request, session or shared_session(), limits, call)
     finally:
         _current.call = None
         call.forget_duplicate()
-    stream = ByteStream(response, before_read, call.sock)
+    stream = ByteStream(response, before_read, call)
     if call.sock is None:  # a session of the caller's own
         interrupt_with(_shutdown_of(response))
     if 300 <= stream.status < 400:
@@ -355,13 +357,27 @@ class _Call:
 
     def leaves(self) -> None:
         """Let go of the socket before its connection may become somebody else's."""
+        self.sock = None
         self._watch(None)
 
+    def was_stale(self) -> bool:
+        """Whether a connection that has just broken had been closed before it was used again."""
+        soon = time.monotonic() - self.sent_at <= _STALE_S
+        return self.reused and soon and not self._interrupted
+
+    def restart(self) -> None:
+        """Begin again, with another connection."""
+        self.leaves()
+        self.reused = False
+
     def forget_duplicate(self) -> None:
-        """Give the duplicate back."""
-        if self._duplicate is not None:
-            self._duplicate.close()
-            self._duplicate = None
+        """Give the duplicate back, when nobody can be shutting it down."""
+        with self._lock:
+            duplicate, self._duplicate = self._duplicate, None
+            if duplicate is not None:
+                if self._watched is duplicate:
+                    self._watched = None
+                duplicate.close()
 
     def interrupt(self) -> None:
         """End whatever the socket is waiting for, now and from now on."""
@@ -420,7 +436,6 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
     address that does not answer must not use up that of the next.
     """
     limit_s = connection.timeout if isinstance(connection.timeout, (int, float)) else None
-    deadline = None if limit_s is None else time.monotonic() + limit_s
     host = connection._dns_host.strip("[]")
     family = urllib3.util.connection.allowed_gai_family()
     failure: OSError = OSError(f"no address for {host}")
@@ -430,6 +445,7 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
         raise urllib3.exceptions.NewConnectionError(
             connection, f"the name {host!r} cannot be resolved ({error})"
         ) from OSError(f"the name {host!r} cannot be resolved ({error})")
+    deadline = None if limit_s is None else time.monotonic() + limit_s
     for left, (kind_of_address, kind, protocol, _, address) in zip(
         range(len(addresses), 0, -1), addresses, strict=True
     ):
@@ -444,7 +460,8 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
                 sock.bind(connection.source_address)
             call.dials(sock)
             sock.connect(address)
-            sock.settimeout(limit_s)
+            if deadline is not None:  # what is left is for the TLS handshake
+                sock.settimeout(max(0.001, deadline - time.monotonic()))
             return sock
         except OSError as error:
             failure = error
@@ -518,17 +535,21 @@ class _Shared:
     """The process's one session; a child of `fork` gets one of its own.
 
     A child must neither write into its parent's connections nor wait for a lock that a thread of
-    its parent holds.
+    its parent holds. It keeps the parent's session, unused: to drop it would be to wait for the
+    locks of its pools.
     """
 
     def __init__(self) -> None:
+        self.session: requests.Session | None = None
+        self._parents: list[requests.Session | None] = []
         self.forget()
         if hasattr(os, "register_at_fork"):
             os.register_at_fork(after_in_child=self.forget)
 
     def forget(self) -> None:
         self.lock = threading.Lock()
-        self.session: requests.Session | None = None
+        self._parents.append(self.session)
+        self.session = None
 
 
 _shared = _Shared()

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import socket
 import threading
+from types import GeneratorType
 
 import pytest
 
@@ -13,7 +15,7 @@ from llm_sse.errors import (
 )
 from llm_sse.events import Finish, Retrying, TextDelta, Unknown
 from llm_sse.sse import SSEDecoder
-from llm_sse.testing import FakeServer, fail, raw, say, status
+from llm_sse.testing import FakeServer, cut, fail, pause, raw, say, status
 from tests.helpers import until
 from tests.sync.bodies import END, ONE, ask_openai, producers
 from tests.sync.conftest import Ask
@@ -232,6 +234,32 @@ class TestRetries:
         events = list(openai(retry=RetryPolicy(backoff_s=0)).events())
         assert isinstance(events[0], Retrying)
         assert events[0].delay_s == pytest.approx(0.05)
+
+    @pytest.mark.parametrize("provider", ["openai", "gemini"])
+    def test_a_continuation_that_is_left_leaves_nothing(self, server: FakeServer, ask: Ask) -> None:
+        """The connection of a later attempt is closed without the help of a garbage collection."""
+        server.enqueue(say("one two three"), cut())
+        server.script(say("four five six"), pause(3600))
+        policy = RetryPolicy(backoff_s=0, resume=True)
+        gc.collect()
+        gc.disable()
+        try:
+            answer = ask(retry=policy)
+            for token in answer:
+                if "six" in token:
+                    break
+            assert server.requests[1].ended.wait(5)
+            thread = answer._reader.thread
+            assert thread is not None
+            thread.join(5)
+            left = [
+                one
+                for one in gc.get_objects()
+                if isinstance(one, GeneratorType) and one.__qualname__ == "EventSource._attempt"
+            ]
+            assert left == []
+        finally:
+            gc.enable()
 
     def test_close_ends_the_wait_between_attempts(self, server: FakeServer, openai: Ask) -> None:
         """A stream that waits for its next attempt is closed at once."""

@@ -15,6 +15,7 @@ import requests
 
 from llm_sse import (
     RetryPolicy,
+    TokenStream,
     stream_anthropic,
     stream_gemini,
     stream_openai,
@@ -27,21 +28,12 @@ from llm_sse.errors import (
     ConnectError,
     ConnectionLost,
     InvalidRequestError,
+    ProtocolError,
     StreamClosed,
     StreamError,
 )
 from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
-from llm_sse.testing import (
-    FakeServer,
-    call_tool,
-    cut,
-    fail,
-    finish,
-    pause,
-    say,
-    status,
-    think,
-)
+from llm_sse.testing import FakeServer, call_tool, cut, fail, finish, pause, raw, say, status, think
 from tests.helpers import until
 from tests.sync.bodies import producers
 from tests.sync.conftest import Ask
@@ -194,6 +186,19 @@ class TestTokenStream:
             list(answer)
         assert answer.completion.text == "one"
 
+    def test_a_failed_stream_fails_again_after_next(self, server: FakeServer, openai: Ask) -> None:
+        """A stream that broke under next() never looks like a finished one."""
+        server.script(say("one"), cut())
+        answer = openai()
+        assert next(answer) == "one"
+        for _ in range(2):
+            with pytest.raises(ConnectionLost):
+                next(answer)
+        with pytest.raises(ConnectionLost):
+            list(answer)
+        with pytest.raises(ConnectionLost):
+            answer.text()
+
     def test_a_garbage_collected_loop_needs_no_cycle_collector(
         self, server: FakeServer, openai: Ask
     ) -> None:
@@ -249,8 +254,9 @@ class TestTokenStream:
             first = threading.Thread(target=lambda: next(answer, None))
             first.start()
             until(lambda: answer._reader.claimed)
-            with pytest.raises(StreamClosed, match="two threads"):
-                next(answer)
+            for read in (next, list, TokenStream.text):
+                with pytest.raises(StreamClosed, match="two threads"):
+                    read(answer)  # type: ignore[operator]
             answer.close()
             first.join()
 
@@ -383,6 +389,21 @@ class TestErrors:
             ask(api_key="sk-secret-key", headers={"X-Token": "Token sk-secret-other"}).text()
         error = caught.value
         assert "sk-secret" not in f"{error!r} {error.detail} {error.body} {vars(error)}"
+
+    def test_a_key_that_was_cut_is_not_shown(self, server: FakeServer, openai: Ask) -> None:
+        """Where a message shows the beginning of what came, it does not show that of the key."""
+        key = "sk-proj-ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+        server.script(raw(b"data: {" + b"x" * 170 + key.encode() + b"\n\n"))
+        with pytest.raises(ProtocolError) as caught:
+            openai(api_key=key).text()
+        assert "sk-proj-ABCD" not in str(caught.value)
+
+    def test_a_number_that_looks_like_the_key(self, server: FakeServer, openai: Ask) -> None:
+        """What is redacted in an error's body stays an error's body."""
+        server.script(status(400, "no", code='1234567890 "quoted"'))
+        with pytest.raises(InvalidRequestError) as caught:
+            openai(api_key="1234567890").text()
+        assert caught.value.body["error"]["code"] == '*** "quoted"'
 
     def test_what_a_provider_cannot_take_is_refused_by_the_call(self) -> None:
         """A part that a provider has no place for is a mistake, found before any thread."""
@@ -587,6 +608,26 @@ class TestPerProvider:
         answer = function("Hi", base_url=server.base_url(name), api_key="any")
         assert answer.provider == name
         assert answer.text().startswith("Server-sent")
+
+
+class TestFirstStreams:
+    def test_many_threads_may_open_the_first_streams(self) -> None:
+        """The very first streams of a process can be opened by several threads at once."""
+        script = (
+            "import sys, threading\n"
+            "from llm_sse import stream_sync\n"
+            "sys.setswitchinterval(1e-4)\n"
+            "barrier = threading.Barrier(16)\n"
+            "def open_one():\n"
+            "    barrier.wait()\n"
+            "    stream_sync('x', api_key='k', base_url='http://127.0.0.1:9/v1').close()\n"
+            "threads = [threading.Thread(target=open_one) for _ in range(16)]\n"
+            "[thread.start() for thread in threads]\n"
+            "[thread.join() for thread in threads]\n"
+        )
+        for _ in range(3):
+            done = subprocess.run([sys.executable, "-c", script], timeout=30, check=False)
+            assert done.returncode == 0
 
 
 class TestInterpreterExit:

@@ -8,6 +8,7 @@ import threading
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -22,6 +23,7 @@ from llm_sse.errors import (
     StreamTimeout,
     TransportError,
 )
+from llm_sse.events import Finish
 from llm_sse.sync.channel import Channel
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer, status
@@ -260,6 +262,48 @@ class TestConnecting:
                 interrupt()
         ask_openai(server.base_url("openai")).text()
         assert {recorded.connection for recorded in server.requests} == {1}
+
+    def test_what_follows_the_end_is_not_looked_for_on_anothers_connection(self) -> None:
+        """A connection that went back to the pool with the last bytes keeps its new owner's limits.
+
+        The first stream's events wait for their reader while the second one uses the connection.
+        """
+        words = [ONE.replace(b"one", b"w%d" % number) for number in range(8)]
+        b_may_end = threading.Event()
+
+        def slowly(connection: Connection) -> None:
+            body = b"".join(words) + END
+            connection.send(head(200, framing=str(len(body))) + body[:200])
+            assert b_may_end.wait(10)
+            connection.send(body[200:])
+
+        with WireServer(stream([b"".join(words) + END], framing="length"), slowly) as server:
+            a = ask_openai(server.url, buffer_size=2)
+            assert next(a) == "w0"
+            b = ask_openai(server.url)
+            assert next(b) == "w0"
+            assert len(list(a)) == 7
+            call: Any = getattr(b._reader.channel._interrupt, "__self__", None)
+            assert call.sock.gettimeout() is None
+            b_may_end.set()
+            assert len(list(b)) == 7
+            assert server.connections == 1
+
+    def test_leaving_at_finish_keeps_the_connection(self) -> None:
+        """A loop that is left at its last event has nothing to interrupt any more."""
+
+        def ends_late(connection: Connection) -> None:
+            connection.send(head(200, framing="chunked"))
+            connection.chunk(ONE + END)
+            threading.Event().wait(0.05)
+            connection.chunk(b"")
+
+        with WireServer(ends_late) as server:
+            for _ in range(3):
+                for event in ask_openai(server.url).events():
+                    if isinstance(event, Finish):
+                        break
+            assert server.connections == 1
 
     def test_the_shared_session_keeps_no_cookies(self, server: FakeServer) -> None:
         """What one answer sets is not sent with the next question."""
