@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import parsedate_to_datetime
 from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
@@ -50,6 +50,7 @@ __all__ = [
     "is_listed_error",
     "lenient_convert",
     "lenient_decode",
+    "map_strings",
     "merge",
     "plain_decode",
     "prepare",
@@ -390,18 +391,23 @@ def decode_json(data: str) -> Any:
     except (msgspec.DecodeError, RecursionError) as error:
         complaint = f"not valid JSON in the stream: {error}: {data[:200]!r}"
     try:
-        return _without_surrogates(json.loads(data, parse_constant=lambda _: None))
+        return map_strings(_without_surrogates, json.loads(data, parse_constant=lambda _: None))
     except (ValueError, RecursionError):
         raise ProtocolError(complaint) from None
 
 
-def _without_surrogates(value: Any) -> Any:
+def _without_surrogates(text: str) -> str:
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def map_strings(change: Callable[[str], str], value: Any) -> Any:
+    """Return a decoded JSON value with every string in it changed, the objects' names included."""
     if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        return change(value)
     if isinstance(value, list):
-        return [_without_surrogates(item) for item in value]
+        return [map_strings(change, item) for item in value]
     if isinstance(value, dict):
-        return {_without_surrogates(k): _without_surrogates(v) for k, v in value.items()}
+        return {change(name): map_strings(change, item) for name, item in value.items()}
     return value
 
 

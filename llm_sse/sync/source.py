@@ -11,7 +11,7 @@ import random
 import re
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import msgspec
 from msgspec import Struct
@@ -20,7 +20,7 @@ from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
-from ..providers.base import Decoder, Provider, request_id
+from ..providers.base import Decoder, Provider, map_strings, request_id
 from ..retry import RetryPolicy
 from ..seam import join
 from ..sse import SSEDecoder
@@ -31,7 +31,7 @@ from .transport import send
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["Answered", "EventSource"]
+__all__ = ["MIN_KEY_CHARS", "Answered", "EventSource", "without_frames"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _DRAIN_BYTES = 64 * 1024
@@ -273,7 +273,7 @@ class EventSource:
         Providers have been seen to print the key that they refuse. The frames that the error came
         through are let go: they hold the connection, and the key.
         """
-        error.__traceback__ = error.__cause__ = error.__context__ = None
+        without_frames(error)
         name = self._provider.name
         message = str(error)
         if not message.startswith(name):
@@ -284,16 +284,7 @@ class EventSource:
         if isinstance(error, APIError):
             error.detail = self._redacted(error.detail)
             error.code = error.code and self._redacted(error.code)
-            error.body = self._redacted_body(error.body)
-
-    def _redacted_body(self, value: Any) -> Any:
-        if isinstance(value, str):
-            return self._redacted(value)
-        if isinstance(value, list):
-            return [self._redacted_body(item) for item in value]
-        if isinstance(value, dict):
-            return {self._redacted(name): self._redacted_body(item) for name, item in value.items()}
-        return value
+            error.body = map_strings(self._redacted, error.body)
 
     def _redacted(self, text: str) -> str:
         """Take the secrets out of a text, also where it was cut in the middle of one."""
@@ -301,6 +292,15 @@ class EventSource:
             for length in range(len(secret), min(len(secret), _MIN_PREFIX_CHARS) - 1, -1):
                 text = text.replace(secret[:length], "***")
         return text
+
+
+def without_frames(error: StreamError) -> StreamError:
+    """Cut an error loose from where it was raised: those frames hold the key, and the connection.
+
+    Whoever logs tracebacks with local variables would log them. The message has the reason.
+    """
+    error.__cause__ = error.__context__ = None
+    return error.with_traceback(None)
 
 
 def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:

@@ -25,7 +25,7 @@ from ..providers import find_provider
 from ..retry import RetryPolicy
 from .channel import Channel, ChannelClosed
 from .reader import Reader, Timeouts
-from .source import Answered, EventSource
+from .source import Answered, EventSource, without_frames
 
 __all__ = ["TokenStream", "stream_anthropic", "stream_gemini", "stream_openai", "stream_sync"]
 
@@ -304,22 +304,13 @@ def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
     except ChannelClosed:
         channel.end()
     except StreamError as error:
-        channel.end(_without_frames(error))
+        channel.end(without_frames(error))
     except BaseException as error:
         channel.end(error)
     finally:
         close = getattr(iterator, "close", None)
         if close is not None:
             close()
-
-
-def _without_frames(error: StreamError) -> StreamError:
-    """Cut an error loose from where it was raised: those frames hold the key, and the connection.
-
-    Whoever logs tracebacks with local variables would log them. The message has the reason.
-    """
-    error.__cause__ = error.__context__ = None
-    return error.with_traceback(None)
 
 
 def of_type(value: Any, type_: Any, name: str) -> Any:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gc
+import logging
 import os
 import signal
 import subprocess
@@ -389,6 +390,18 @@ class TestErrors:
             ask(api_key="sk-secret-key", headers={"X-Token": "Token sk-secret-other"}).text()
         error = caught.value
         assert "sk-secret" not in f"{error!r} {error.detail} {error.body} {vars(error)}"
+
+    def test_no_log_line_has_the_key(
+        self, server: FakeServer, ask: Ask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """At DEBUG, with all that the HTTP library says, the key is in no log line."""
+        caplog.set_level(logging.DEBUG)
+        server.enqueue(status(503))
+        server.enqueue(say("one"), cut())
+        with pytest.raises(ConnectionLost):
+            ask(api_key="sk-secret-key", retry=RetryPolicy(backoff_s=0)).text()
+        assert "POST" in caplog.text
+        assert "sk-secret" not in caplog.text
 
     def test_a_key_that_was_cut_is_not_shown(self, server: FakeServer, openai: Ask) -> None:
         """Where a message shows the beginning of what came, it does not show that of the key."""

@@ -129,6 +129,31 @@ class TestConnecting:
                 limits = Timeouts(connect_s=0.4)
                 assert ask_openai("http://two.example:80", timeouts=limits).text() == "one"
 
+    def test_a_slow_look_up_leaves_the_connection_its_time(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The look-up of a name does not count against connect_s."""
+        with WireServer(stream([ONE, END])) as server:
+            live = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            found = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", live)]
+            limits: list[float | None] = []
+            settimeout = socket.socket.settimeout
+
+            def look_up(*_: object) -> list[object]:
+                threading.Event().wait(0.3)
+                return list(found)
+
+            def spy(sock: socket.socket, seconds: float | None) -> None:
+                limits.append(seconds)
+                settimeout(sock, seconds)
+
+            monkeypatch.setattr(socket, "getaddrinfo", look_up)
+            monkeypatch.setattr(socket.socket, "settimeout", spy)
+            answer = ask_openai("http://slow.example:80", timeouts=Timeouts(connect_s=0.25))
+            assert answer.text() == "one"
+            assert limits[0] is not None
+            assert limits[0] > 0.001  # the least that is ever given
+
     def test_a_long_prompt_is_not_limited_by_connect_s(self) -> None:
         """connect_s ends with the connection, however long the request takes to be sent."""
         limit_s = 0.15
