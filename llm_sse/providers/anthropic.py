@@ -323,6 +323,7 @@ class _Decoder:
     def __init__(self, provider: Anthropic) -> None:
         self.done = False
         self.raw_finish_reason: str | None = None
+        self.cursor: str | None = None
         self._provider = provider
         self._started = False
         self._usage: dict[str, Any] = {}

@@ -68,10 +68,13 @@ class Decoder(Protocol):
         done: The provider's terminal event was seen: nothing that follows counts.
         raw_finish_reason: The provider's last word on why the answer ended, even if the end itself
             never came.
+        cursor: Where the provider can take this very answer up again, in its own words; `None`
+            where it cannot.
     """
 
     done: bool
     raw_finish_reason: str | None
+    cursor: str | None
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
         """Return what a wire event means, in order.
@@ -204,6 +207,22 @@ class Provider(ABC):
             ),
         )
         return msgspec.structs.replace(chat, messages=(*chat.messages, turn))
+
+    def take_up(self, cursor: str, key: str, base_url: str) -> HTTPRequest | None:
+        """Write the request that takes an answer up again where its connection broke.
+
+        What it brings is the same answer's rest, to the letter, so that nothing has to be removed
+        and a tool call that had begun goes on, too.
+
+        Args:
+            cursor: Where to, in the words of the broken attempt's decoder.
+            key: The key.
+            base_url: Where the provider is.
+
+        Returns:
+            The request; `None` where the provider has nothing of the kind, as most.
+        """
+        return None
 
     def key(self, api_key: str | None, environ: Mapping[str, str]) -> str:
         """Find the key: the caller's own, or the environment's.

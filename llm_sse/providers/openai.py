@@ -322,6 +322,7 @@ class _Decoder:
     def __init__(self, provider: OpenAI) -> None:
         self.done = False
         self.raw_finish_reason: str | None = None
+        self.cursor: str | None = None
         self._provider = provider
         self._started = False
         self._usage: dict[str, Any] | None = None

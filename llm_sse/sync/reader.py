@@ -111,8 +111,7 @@ class Reader:
                     yield event
         finally:
             self.claimed = False
-            if self._finished and not self.ended:
-                self._settle()
+            self._settle()
             self.close()
 
     def tokens(self) -> Generator[str, None, None]:
@@ -192,7 +191,7 @@ class Reader:
         if self._stash:
             stash, self._stash = self._stash, []
             return stash
-        return self._take(None)
+        return None if self._finished else self._take(None)
 
     def _take(self, timeout_s: float | None) -> list[Event] | None:
         """Take from the channel, within the limits.
@@ -219,17 +218,14 @@ class Reader:
             self._fail(error)
         self._count(time.monotonic() - begun)
         if batch is None:
-            if not self._finished and not self.channel.closed:
+            if not self.channel.closed:
                 self._fail(end_of_body(self._provider))
             self.ended = True
             self._recorder.end()
-            self._join()
         return batch
 
     def _limit(self) -> tuple[float | None, TimeoutPhase | None]:
         """Return how long the next wait may be, and which clock says so."""
-        if self._finished:
-            return None, None
         limits = self._timeouts
         clocks: list[tuple[float | None, float, TimeoutPhase]] = [
             (limits.idle_s, self._phase_waited_s, "idle")
@@ -278,10 +274,17 @@ class Reader:
         raise error
 
     def _settle(self) -> None:
-        """After `Finish`, let the producer give its connection back instead of ending it."""
+        """After `Finish`, let the producer give its connection back instead of ending it.
+
+        Nothing that counts can follow: a server that goes on for longer loses the connection.
+        """
+        if not self._finished or self.ended:
+            return
+        deadline = time.monotonic() + _SETTLE_S
         with suppress(ChannelTimeout, StreamError):
-            while self.channel.get(_SETTLE_S) is not None:
+            while self.channel.get(max(0.0, deadline - time.monotonic())) is not None:
                 pass
+            self._join()
 
     def _join(self) -> None:
         """Wait for the producer's thread, if it has nothing left to do but to end.

@@ -62,6 +62,23 @@ class Answered(Struct, frozen=True):
     headers: dict[str, str]
 
 
+@dataclasses.dataclass(frozen=True)
+class _Attempt:
+    """One request, and who understands its answer.
+
+    Attributes:
+        request: What to send.
+        decoder: Knows what the answer means; it is new, unless the very same answer goes on.
+        taken_up: Whether the very same answer goes on.
+        repeats: Whether the answer may begin with what was said already.
+    """
+
+    request: HTTPRequest
+    decoder: Decoder
+    taken_up: bool = False
+    repeats: bool = False
+
+
 class EventSource:
     """Ask a provider, and go on asking as the policy says, until there is one ending.
 
@@ -113,14 +130,14 @@ class EventSource:
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
         said = Accumulator(self._provider.name)
-        request = self._request
+        attempt = _Attempt(self._request, self._provider.decoder())
         retries = resumes = 0
         while True:
             begun = False
             try:
-                with closing(self._attempt(request)) as attempt:
-                    events = join("".join(said.text_deltas), attempt) if resumes else attempt
-                    for event in events:
+                with closing(self._events(attempt)) as events:
+                    fresh = join("".join(said.text_deltas), events) if attempt.repeats else events
+                    for event in fresh:
                         begun = begun or type(event) in CONTENT
                         if self._policy.resume:
                             said.add(event)
@@ -133,10 +150,10 @@ class EventSource:
                     resumes += 1
                     if not self._policy.may_resume(resumes, error):
                         raise
-                    rest = self._provider.resume(self._chat, said.completion())
-                    if rest is None:
+                    continuation = self._continuation(attempt, said)
+                    if continuation is None:
                         raise
-                    request = self._written(rest)
+                    attempt = continuation
                     yield Resumed(resumes, sum(map(len, said.text_deltas)), str(error))
                     self._channel.pause(self._policy.backoff_s * self._draw())
                     continue
@@ -144,11 +161,27 @@ class EventSource:
                 delay_s = self._policy.delay_s(retries, error, self._draw())
                 if delay_s is None:
                     raise
+                if not attempt.taken_up:
+                    attempt = dataclasses.replace(attempt, decoder=self._provider.decoder())
                 yield Retrying(retries, delay_s, str(error))
                 self._channel.pause(delay_s)
 
+    def _continuation(self, broken: _Attempt, said: Accumulator) -> _Attempt | None:
+        """Say how a cut answer can go on: at the provider's own cursor, or asked for anew."""
+        cursor = broken.decoder.cursor
+        if cursor is not None:
+            request = self._provider.take_up(cursor, self._key, self._base_url)
+            if request is not None:
+                return _Attempt(self._with_headers(request), broken.decoder, taken_up=True)
+        rest = self._provider.resume(self._chat, said.completion())
+        if rest is None:
+            return None
+        return _Attempt(self._written(rest), self._provider.decoder(), repeats=True)
+
     def _written(self, chat: ChatRequest) -> HTTPRequest:
-        request = self._provider.request(chat, self._key, self._base_url)
+        return self._with_headers(self._provider.request(chat, self._key, self._base_url))
+
+    def _with_headers(self, request: HTTPRequest) -> HTTPRequest:
         return dataclasses.replace(request, headers={**request.headers, **self._headers})
 
     def _read_limit_s(self) -> float | None:
@@ -161,11 +194,12 @@ class EventSource:
             return None
         return max(limits.first_token_s, limits.idle_s) + _GRACE_S
 
-    def _attempt(self, request: HTTPRequest) -> Generator[Event, None, None]:
+    def _events(self, attempt: _Attempt) -> Generator[Event, None, None]:
         """Send one request and yield what its answer means."""
         provider = self._provider
+        decoder = attempt.decoder
         stream = send(
-            request,
+            attempt.request,
             session=self._session,
             connect_s=self._timeouts.connect_s,
             read_s=self._read_limit_s(),
@@ -173,7 +207,6 @@ class EventSource:
             before_read=self._channel.flush,
         )
         answered = Answered(stream.status, request_id(stream.headers), dict(stream.headers))
-        decoder = provider.decoder()
         frames = SSEDecoder()
         try:
             if not 200 <= stream.status < 300:

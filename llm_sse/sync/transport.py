@@ -223,7 +223,7 @@ def _post(
         )
     except requests.exceptions.RequestException as error:
         connecting = call.sock is None and session is _shared.session
-        raise _translated(error, limits[0], connecting=connecting) from error
+        raise _translated(error, limits[0], connecting=connecting, overdue=call.overdue) from error
     except (urllib3.exceptions.HTTPError, http.client.HTTPException) as error:
         raise ConnectionLost(
             f"the connection broke before an answer came: {_say(error)}"
@@ -237,14 +237,21 @@ def _post(
 
 
 def _translated(
-    error: requests.exceptions.RequestException, connect_s: float, *, connecting: bool
+    error: requests.exceptions.RequestException,
+    connect_s: float,
+    *,
+    connecting: bool,
+    overdue: bool,
 ) -> StreamError:
     """Turn an error of requests into ours; its text may hold the URL, which holds no key."""
     known = requests.exceptions
     where = redact_url(error.request.url or "") if error.request is not None else "the server"
     reason = _innermost(error)
     said = _say(error)
-    if isinstance(error, known.ConnectTimeout) or (connecting and isinstance(error, known.Timeout)):
+    timed_out = isinstance(error, known.ConnectTimeout) or (
+        connecting and isinstance(error, known.Timeout)
+    )
+    if timed_out or overdue:
         return StreamTimeout(
             f"no connection to {where} within {connect_s} s (timeouts.connect_s)",
             phase="connect",
@@ -333,10 +340,12 @@ class _Call:
         self.sock: socket.socket | None = None
         self.reused = False
         self.sent_at = 0.0
+        self.overdue = False
         self._lock = threading.RLock()
         self._watched: socket.socket | None = None
         self._duplicate: socket.socket | None = None
         self._interrupted = False
+        self._limit: threading.Timer | None = None
 
     def dials(self, sock: socket.socket) -> None:
         """Watch a socket that is about to connect, by a duplicate of its own.
@@ -347,8 +356,19 @@ class _Call:
         self._duplicate = socket.socket(fileno=os.dup(sock.fileno()))
         self._watch(self._duplicate)
 
+    def must_be_ready_in(self, limit_s: float) -> None:
+        """Break the connection off that is being made, if it is not ready by then.
+
+        A socket's own limit is for each read, and a proxy may answer in as many as it likes.
+        """
+        self._limit = threading.Timer(limit_s, self._expire)
+        self._limit.name = "llm-sse-connect-limit"
+        self._limit.daemon = True
+        self._limit.start()
+
     def uses(self, sock: socket.socket, *, reused: bool) -> None:
         """Watch the socket of a connection that is ready."""
+        self._lift_limit()
         self.sock = sock
         self.reused = reused
         self.sent_at = time.monotonic()
@@ -372,6 +392,7 @@ class _Call:
 
     def forget_duplicate(self) -> None:
         """Give the duplicate back, when nobody can be shutting it down."""
+        self._lift_limit()
         with self._lock:
             duplicate, self._duplicate = self._duplicate, None
             if duplicate is not None:
@@ -383,16 +404,32 @@ class _Call:
         """End whatever the socket is waiting for, now and from now on."""
         with self._lock:
             self._interrupted = True
-            if self._watched is not None:
-                with suppress(OSError):  # not connected any more
-                    # SSLSocket's own shutdown would let the reader see what is encrypted.
-                    socket.socket.shutdown(self._watched, socket.SHUT_RDWR)
+            self._shut_down()
+
+    def _shut_down(self) -> None:
+        if self._watched is not None:
+            with suppress(OSError):  # not connected any more
+                # SSLSocket's own shutdown would let the reader see what is encrypted.
+                socket.socket.shutdown(self._watched, socket.SHUT_RDWR)
+
+    def _expire(self) -> None:
+        with self._lock:
+            if self._limit is threading.current_thread():
+                self.overdue = True
+                self._shut_down()
+
+    def _lift_limit(self) -> None:
+        with self._lock:
+            limit, self._limit = self._limit, None
+        if limit is not None:
+            limit.cancel()
+            limit.join()
 
     def _watch(self, sock: socket.socket | None) -> None:
         with self._lock:
             self._watched = sock
             if self._interrupted:
-                self.interrupt()
+                self._shut_down()
 
 
 class _Current(threading.local):
@@ -460,8 +497,11 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
                 sock.bind(connection.source_address)
             call.dials(sock)
             sock.connect(address)
-            if deadline is not None:  # what is left is for the TLS handshake
-                sock.settimeout(max(0.001, deadline - time.monotonic()))
+            if deadline is not None:  # what is left is for a proxy's answer, the TLS handshake
+                left_s = max(0.001, deadline - time.monotonic())
+                sock.settimeout(left_s)
+                if connection.proxy is not None:
+                    call.must_be_ready_in(left_s)
             return sock
         except OSError as error:
             failure = error
