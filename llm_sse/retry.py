@@ -68,10 +68,24 @@ class RetryPolicy(Struct, frozen=True, kw_only=True):
             or (isinstance(error, StreamTimeout) and error.phase != "connect")
         ):
             return None
-        ceiling = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(retry - 1, 60))
+        return self._wait_s(retry, error, random)
+
+    def resume_delay_s(self, resumption: int, error: StreamError, random: float) -> float | None:
+        """Say how long to wait before a cut answer is continued, or that it shall not be.
+
+        Args:
+            resumption: Which one this would be, counted from 1.
+            error: What went wrong.
+            random: A number in [0, 1), drawn by the caller.
+
+        Returns:
+            The wait in seconds, as for a retry; `None` if the answer ends here.
+        """
+        if not self.resume or resumption > self.max_resumes or not error.retryable:
+            return None
+        return self._wait_s(resumption, error, random)
+
+    def _wait_s(self, attempt: int, error: StreamError, random: float) -> float:
+        ceiling = min(self.max_backoff_s, self.backoff_s * 2.0 ** min(attempt - 1, 60))
         wished = error.retry_after_s if isinstance(error, APIError) else None
         return min(self.max_backoff_s, max(random * ceiling, wished or 0.0))
-
-    def may_resume(self, resumption: int, error: StreamError) -> bool:
-        """Say whether a cut answer may be continued; resumptions are counted from 1."""
-        return self.resume and resumption <= self.max_resumes and error.retryable

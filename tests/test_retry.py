@@ -80,7 +80,7 @@ class TestRetryPolicy:
             max_retries=0, max_resumes=0, backoff_s=0, max_backoff_s=0, resume=True
         )
         assert policy.delay_s(1, LOST, 0.5) is None
-        assert policy.may_resume(1, LOST) is False
+        assert policy.resume_delay_s(1, LOST, 0.5) is None
         assert RetryPolicy(backoff_s=0).delay_s(1, LOST, 0.5) == 0
 
     def test_the_ceiling_doubles(self) -> None:
@@ -162,11 +162,19 @@ class TestRetryPolicy:
         """Final errors, and limits that the caller has set, are not met with another try."""
         assert (RetryPolicy().delay_s(1, error, 0.5) is not None) is again
 
-    def test_may_resume(self) -> None:
-        """An answer is continued if that was asked for, so often, after a passing error."""
+    def test_an_answer_is_continued_where_that_was_asked_for(self) -> None:
+        """So often, after a passing error, and not without being asked."""
         policy = RetryPolicy(resume=True, max_resumes=2)
-        assert policy.may_resume(1, LOST) is True
-        assert policy.may_resume(2, LOST) is True
-        assert policy.may_resume(3, LOST) is False
-        assert policy.may_resume(1, ProtocolError("what")) is False
-        assert RetryPolicy().may_resume(1, LOST) is False
+        assert policy.resume_delay_s(1, LOST, 0.5) is not None
+        assert policy.resume_delay_s(2, LOST, 0.5) is not None
+        assert policy.resume_delay_s(3, LOST, 0.5) is None
+        assert policy.resume_delay_s(1, ProtocolError("what"), 0.5) is None
+        assert RetryPolicy().resume_delay_s(1, LOST, 0.5) is None
+
+    def test_a_continuation_waits_like_a_retry(self) -> None:
+        """The ceiling doubles, and the provider's wish counts there, too."""
+        policy = RetryPolicy(resume=True, max_resumes=9, backoff_s=0.5, max_backoff_s=5)
+        waits = [policy.resume_delay_s(number, LOST, ALMOST_1) for number in range(1, 6)]
+        assert waits == pytest.approx([0.5, 1, 2, 4, 5])
+        assert policy.resume_delay_s(1, busy(3.0), 0.5) == 3.0
+        assert policy.resume_delay_s(1, busy(60.0), 0.5) == 5.0

@@ -148,14 +148,15 @@ class EventSource:
                 if begun:
                     retries = 0
                     resumes += 1
-                    if not self._policy.may_resume(resumes, error):
+                    delay_s = self._policy.resume_delay_s(resumes, error, self._draw())
+                    if delay_s is None:
                         raise
                     continuation = self._continuation(attempt, said)
                     if continuation is None:
                         raise
                     attempt = continuation
                     yield Resumed(resumes, sum(map(len, said.text_deltas)), str(error))
-                    self._channel.pause(self._policy.backoff_s * self._draw())
+                    self._channel.pause(delay_s)
                     continue
                 retries += 1
                 delay_s = self._policy.delay_s(retries, error, self._draw())

@@ -20,6 +20,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -69,7 +70,7 @@ class ByteStream:
         call: _Call,
     ) -> None:
         self.status: int = response.status_code
-        self.headers: Mapping[str, str] = {k.lower(): v for k, v in response.headers.items()}
+        self.headers: Mapping[str, str] = _headers(response)
         self._response = response
         self._raw: urllib3.HTTPResponse = response.raw
         self._before_read = before_read
@@ -314,6 +315,20 @@ def _say(error: BaseException) -> str:
     if isinstance(reason, (urllib3.exceptions.IncompleteRead, http.client.IncompleteRead)):
         return "the body ended before its announced end"
     return " ".join(str(reason).split()) or type(reason).__name__
+
+
+def _headers(response: requests.Response) -> dict[str, str]:
+    """Return the headers by their lower-case names.
+
+    A server without a clock sends no `Date`; then the time of arrival takes its place, so that a
+    `Retry-After` in the form of a date can be read.
+
+    Source: RFC 9110 section 6.6.1.
+    """
+    headers = {name.lower(): value for name, value in response.headers.items()}
+    if "retry-after" in headers:
+        headers.setdefault("date", formatdate(usegmt=True))
+    return headers
 
 
 def _shutdown_of(response: requests.Response) -> Interrupt:

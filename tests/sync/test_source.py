@@ -256,7 +256,7 @@ class TestRetries:
             attempts = [
                 one
                 for one in gc.get_objects()
-                if isinstance(one, GeneratorType) and one.__qualname__ == "EventSource._attempt"
+                if isinstance(one, GeneratorType) and one.__qualname__ == "EventSource._events"
             ]
             assert [one for one in attempts if one.gi_frame is not None] == []
         finally:
