@@ -323,7 +323,6 @@ class _Decoder:
     def __init__(self, provider: Anthropic) -> None:
         self.done = False
         self.raw_finish_reason: str | None = None
-        self.cursor: str | None = None
         self._provider = provider
         self._started = False
         self._usage: dict[str, Any] = {}
@@ -360,6 +359,11 @@ class _Decoder:
         if kind == "error" or wire.error:
             return self._fail(decode_json(sse.data))
         return (Unknown(kind, decode_json(sse.data)),)
+
+    @property
+    def complete(self) -> bool:
+        """Nothing less than `message_stop` completes an answer."""
+        return self.done
 
     def end(self) -> Iterable[Event]:
         """The body ended: after `message_stop`, or too early."""

@@ -68,13 +68,14 @@ class Decoder(Protocol):
         done: The provider's terminal event was seen: nothing that follows counts.
         raw_finish_reason: The provider's last word on why the answer ended, even if the end itself
             never came.
-        cursor: Where the provider can take this very answer up again, in its own words; `None`
-            where it cannot.
     """
 
     done: bool
     raw_finish_reason: str | None
-    cursor: str | None
+
+    @property
+    def complete(self) -> bool:
+        """Whether the answer is whole if the body ends here; something may still follow."""
 
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
         """Return what a wire event means, in order.
@@ -208,19 +209,22 @@ class Provider(ABC):
         )
         return msgspec.structs.replace(chat, messages=(*chat.messages, turn))
 
-    def take_up(self, cursor: str, key: str, base_url: str) -> HTTPRequest | None:
+    def take_up(
+        self, broken: Decoder, key: str, base_url: str
+    ) -> tuple[HTTPRequest, Decoder] | None:
         """Write the request that takes an answer up again where its connection broke.
 
-        What it brings is the same answer's rest, to the letter, so that nothing has to be removed
+        What it brings is the rest of the same answer, to the letter: nothing has to be removed,
         and a tool call that had begun goes on, too.
 
         Args:
-            cursor: Where to, in the words of the broken attempt's decoder.
+            broken: The decoder of what had arrived; it knows the provider's cursor.
             key: The key.
             base_url: Where the provider is.
 
         Returns:
-            The request; `None` where the provider has nothing of the kind, as most.
+            The request, and the decoder of what it brings; `None` where the provider has nothing
+            of the kind, as most.
         """
         return None
 

@@ -470,7 +470,6 @@ class _Decoder:
     def __init__(self, provider: Gemini) -> None:
         self.done = False
         self.raw_finish_reason: str | None = None
-        self.cursor: str | None = None
         self._provider = provider
         self._started = False
         self._block: str | None = None
@@ -515,6 +514,11 @@ class _Decoder:
         if response.usageMetadata:
             self._usage = response.usageMetadata
         return events
+
+    @property
+    def complete(self) -> bool:
+        """A finish reason, or the prompt's refusal, completes the answer."""
+        return self.raw_finish_reason is not None or self._block is not None
 
     def end(self) -> Iterable[Event]:
         """The body ended: after a finish reason or a blocked prompt, or too early."""

@@ -322,7 +322,6 @@ class _Decoder:
     def __init__(self, provider: OpenAI) -> None:
         self.done = False
         self.raw_finish_reason: str | None = None
-        self.cursor: str | None = None
         self._provider = provider
         self._started = False
         self._usage: dict[str, Any] | None = None
@@ -354,6 +353,11 @@ class _Decoder:
         ):
             return self._fail(events, decode_json(data))
         return events
+
+    @property
+    def complete(self) -> bool:
+        """A finish reason completes the answer; the usage and `[DONE]` may follow."""
+        return self.raw_finish_reason is not None
 
     def end(self) -> Iterable[Event]:
         """Close the calls, tell the usage, finish; or say that the answer is not complete.

@@ -37,6 +37,9 @@ _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
 _GRACE_S = 0.5
+#: How long what follows a complete answer is waited for, in seconds: the usage, `[DONE]`, or just
+#: the body's end. A server that then stays silent has nothing to add.
+_REST_S = 2.0
 
 #: Shorter texts are no real keys, and would be found in any message.
 MIN_KEY_CHARS = 8
@@ -68,7 +71,7 @@ class _Attempt:
 
     Attributes:
         request: What to send.
-        decoder: Knows what the answer means; it is new, unless the very same answer goes on.
+        decoder: Knows what the answer means.
         taken_up: Whether the very same answer goes on.
         repeats: Whether the answer may begin with what was said already.
     """
@@ -162,22 +165,31 @@ class EventSource:
                 delay_s = self._policy.delay_s(retries, error, self._draw())
                 if delay_s is None:
                     raise
-                if not attempt.taken_up:
-                    attempt = dataclasses.replace(attempt, decoder=self._provider.decoder())
+                attempt = self._again(attempt)
                 yield Retrying(retries, delay_s, str(error))
                 self._channel.pause(delay_s)
 
+    def _again(self, failed: _Attempt) -> _Attempt:
+        """Ask the same thing again, for nothing of the answer has been seen."""
+        if failed.taken_up:
+            return self._taken_up(failed) or failed
+        return dataclasses.replace(failed, decoder=self._provider.decoder())
+
     def _continuation(self, broken: _Attempt, said: Accumulator) -> _Attempt | None:
         """Say how a cut answer can go on: at the provider's own cursor, or asked for anew."""
-        cursor = broken.decoder.cursor
-        if cursor is not None:
-            request = self._provider.take_up(cursor, self._key, self._base_url)
-            if request is not None:
-                return _Attempt(self._with_headers(request), broken.decoder, taken_up=True)
+        if taken_up := self._taken_up(broken):
+            return taken_up
         rest = self._provider.resume(self._chat, said.completion())
         if rest is None:
             return None
         return _Attempt(self._written(rest), self._provider.decoder(), repeats=True)
+
+    def _taken_up(self, broken: _Attempt) -> _Attempt | None:
+        found = self._provider.take_up(broken.decoder, self._key, self._base_url)
+        if found is None:
+            return None
+        request, decoder = found
+        return _Attempt(self._with_headers(request), decoder, taken_up=True)
 
     def _written(self, chat: ChatRequest) -> HTTPRequest:
         return self._with_headers(self._provider.request(chat, self._key, self._base_url))
@@ -224,6 +236,8 @@ class EventSource:
                         self._channel.flush()
                         stream.drain(_DRAIN_BYTES, _DRAIN_S)
                         return
+                    if decoder.complete:
+                        stream.wait_at_most(_REST_S)
             except ConnectionLost as error:
                 broken = error  # or, where the decoder said it, ended without an answer
             for event in self._end_of_body(frames, decoder, answered, broken):

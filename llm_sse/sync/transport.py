@@ -100,6 +100,12 @@ class ByteStream:
                     break
         return bytes(body[:max_bytes])
 
+    def wait_at_most(self, seconds: float) -> None:
+        """Let reads fail that wait for longer, but in a session of the caller's own."""
+        with suppress(OSError):
+            if self._call.sock is not None:
+                self._call.sock.settimeout(seconds)
+
     def drain(self, max_bytes: int, max_s: float) -> None:
         """Read what little may follow the provider's last event: then the connection can be reused.
 
