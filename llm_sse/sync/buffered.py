@@ -57,7 +57,7 @@ class _Buffered(Iterator[T]):
         self._channel = channel
         self._batch: deque[T] = deque()
         self._ended = False
-        weakref.finalize(self, channel.close)
+        self._finalizer = weakref.finalize(self, channel.close)
 
     def __next__(self) -> T:
         while not self._batch:
@@ -68,6 +68,7 @@ class _Buffered(Iterator[T]):
             except BaseException as error:
                 if error is self._channel.error:  # else a signal's, or a second reader's
                     self._ended = True
+                    self._finalizer.detach()  # it would keep what the error's traceback holds
                 raise
             if batch is None:
                 self._ended = True

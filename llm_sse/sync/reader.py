@@ -93,7 +93,7 @@ class Reader:
         self._phase_waited_s = 0.0
         self._content_seen = False
         self._finished = False
-        weakref.finalize(self, channel.close)
+        self._finalizer = weakref.finalize(self, channel.close)
 
     def events(self) -> Generator[Event, None, None]:
         """Yield the events to the end; leaving early closes the stream.
@@ -262,7 +262,12 @@ class Reader:
         )
 
     def _fail(self, error: BaseException) -> NoReturn:
-        """Give the error what had arrived, remember it, raise it."""
+        """Give the error what had arrived, remember it, raise it.
+
+        From here on the error's traceback holds this reader, and the channel holds the error: the
+        finalizer, which is never collected, must not hold the channel any longer.
+        """
+        self._finalizer.detach()
         if isinstance(error, StreamError):
             if error.completion is not None:
                 self._answer.raw_finish_reason = error.completion.raw_finish_reason

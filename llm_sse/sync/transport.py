@@ -47,8 +47,9 @@ __all__ = ["ByteStream", "send", "shared_session"]
 _READ_BYTES = 65536
 _POOL_SIZE = 1024
 
-#: How soon it shows that a pooled connection had been closed, in seconds.
-_STALE_S = 0.3
+#: How soon it shows that a pooled connection had been closed, in seconds: after one round trip,
+#: and what a busy machine adds to that.
+_STALE_S = 1.0
 
 Interrupt = Callable[[], object]
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -55,6 +57,21 @@ class TestBuffered:
         with pytest.raises(KeyError, match="mine"):
             next(items)
         assert list(items) == []
+
+    def test_a_failed_iterator_is_collected(self) -> None:
+        """Nothing keeps what has failed, once its error is gone."""
+
+        def broken() -> Iterator[int]:
+            raise KeyError("mine")
+            yield 1
+
+        items = buffered(broken())
+        failed = weakref.ref(items)
+        with pytest.raises(KeyError, match="mine"):
+            next(items)
+        del items
+        gc.collect()
+        assert failed() is None
 
     def test_a_second_reader_does_not_end_the_first(self) -> None:
         """A stray next() in another thread is refused, and the first reader loses nothing."""

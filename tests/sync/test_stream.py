@@ -215,6 +215,19 @@ class TestTokenStream:
         finally:
             gc.enable()
 
+    def test_a_failed_stream_is_collected(self, server: FakeServer, openai: Ask) -> None:
+        """Nothing keeps a stream that has failed, once its error is gone."""
+        server.script(say("one"), cut())
+        failed: list[weakref.ref[object]] = []
+        for _ in range(3):
+            answer = openai()
+            failed.append(weakref.ref(answer._reader))
+            with pytest.raises(ConnectionLost):
+                answer.text()
+            del answer
+        gc.collect()
+        assert [reader() for reader in failed] == [None, None, None]
+
     def test_text_is_the_whole_answer_after_next(self, server: FakeServer, openai: Ask) -> None:
         """Deltas that next() took are part of text(), and so is what comes behind them."""
         server.script(say("one two three"))

@@ -182,7 +182,7 @@ class TestConnecting:
         """A reused connection that breaks late may have broken over the request."""
 
         def work_and_die(connection: Connection) -> None:
-            threading.Event().wait(0.4)
+            threading.Event().wait(1.2)
             connection.sock.close()
 
         with WireServer(stream([ONE, END]), work_and_die) as server:
