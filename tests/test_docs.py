@@ -51,3 +51,12 @@ def test_the_table_of_providers_is_that_of_the_code() -> None:
         line = next(line for line in page.splitlines() if line.startswith(f"| `{row.name}` |"))
         assert f"| `{row.model}` | {keys} | `{row.model_env}` | `{row.base_url_env}` |" in line
         assert row.checked in page
+
+
+@pytest.mark.parametrize("page", _PAGES, ids=lambda page: str(page.relative_to(_ROOT)))
+def test_every_test_that_a_page_names_exists(page: Path) -> None:
+    """A promise that names the test which keeps it is not left alone when the test moves."""
+    for path, _, name in re.findall(r"`(tests/[\w/]+\.py)(::(\w+))?", page.read_text("utf-8")):
+        assert (_ROOT / path).is_file(), path
+        source = (_ROOT / path).read_text("utf-8")
+        assert re.search(rf"^ *(class|def) {name}\b", source, re.MULTILINE) or not name, name

@@ -1,10 +1,16 @@
 from __future__ import annotations
 
+import http.client
+import json
+import select
 import socket
+import ssl
+import struct
 import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,15 +18,32 @@ import requests
 
 from llm_sse.errors import ConfigurationError
 from llm_sse.testing import (
+    Action,
     FakeServer,
+    RecordedRequest,
     call_tool,
     cut,
+    finish,
+    framing,
+    hang,
     pause,
     raw,
     say,
+    stall,
     status,
+    think,
 )
-from tests.testing.conftest import BODIES, KEYS, PATHS, TURN, Post
+from tests.helpers import until
+from tests.testing.conftest import (
+    BODIES,
+    KEYS,
+    PATHS,
+    TURN,
+    Client,
+    Post,
+    http_chunks,
+    request_bytes,
+)
 
 
 class TestRefusals:
@@ -224,15 +247,9 @@ class TestFakeServer:
     def test_a_pipelined_request_is_no_hang_up(self, server: FakeServer) -> None:
         """Bytes that arrive in a pause are the next request, not the end of this one."""
         server.script(pause(0.05), say("done"))
-        request = requests.Request(
-            "POST", server.url + PATHS["openai"], json=BODIES["openai"], headers=KEYS["openai"]
-        ).prepare()
-        lines = [f"{name}: {value}" for name, value in request.headers.items()]
-        assert isinstance(request.body, bytes)
-        once = "\r\n".join([f"POST {request.path_url} HTTP/1.1", "Host: fake", *lines, "", ""])
         host, _, port = server.url.removeprefix("http://").partition(":")
         with socket.create_connection((host, int(port))) as sock:
-            sock.sendall(2 * (once.encode() + request.body))
+            sock.sendall(2 * request_bytes())
             answer = b""
             while answer.count(b"\r\n0\r\n\r\n") < 2:
                 answer += sock.recv(65536)
@@ -248,10 +265,14 @@ class TestFakeServer:
             ({"tokens_per_s": float("inf")}, "tokens_per_s"),
             ({"text": None}, "a fake provider says a str"),
             ({"port": 99999}, "99999"),
+            ({"port": "http"}, "http"),
+            ({"on_connect": "explode"}, "on_connect must be one of serve, ignore"),
+            ({"ssl_context": True}, "ssl_context must be a server's"),
+            ({"ssl_context": ssl.create_default_context()}, "ssl_context must be a server's"),
         ],
     )
-    def test_refuses_an_impossible_pace(self, arguments: dict[str, Any], complaint: str) -> None:
-        """A pace that cannot be kept is a mistake."""
+    def test_refuses_what_cannot_be(self, arguments: dict[str, Any], complaint: str) -> None:
+        """A pace that cannot be kept is a mistake, and so is a switch that there is not."""
         with pytest.raises(ConfigurationError, match=complaint):
             FakeServer(**arguments)
 
@@ -260,3 +281,244 @@ class TestFakeServer:
         port = int(server.url.rpartition(":")[2])
         with pytest.raises(ConfigurationError, match=str(port)):
             FakeServer(port=port)
+
+
+class TestRecord:
+    @pytest.mark.parametrize("how", ["chunked", "dribble"])
+    def test_notes_when_each_text_delta_was_sent(self, server: FakeServer, how: Any) -> None:
+        """sent_at is a time between the arrival of what was before and that of the delta."""
+        server.script(framing(how), think("Hm."), say("one"), pause(0.05), say("two"))
+        with Client(server) as client:
+            asked = time.monotonic()
+            client.until(b'"one"')
+            came_first = time.monotonic()
+            client.until(b'"two"')
+            came_second = time.monotonic()
+            client.until(b"[DONE]")
+        first, second = server.requests[0].sent_at
+        assert asked <= first
+        assert first + 0.05 <= second
+        if how == "chunked":
+            assert first <= came_first
+            assert second <= came_second
+        assert server.requests[0].deltas_sent == 2
+
+    def test_counts_only_what_was_sent(self, server: FakeServer) -> None:
+        """A delta that has not been sent yet is not counted, also where all was made before."""
+        server.script(framing("length"), say("one two"), pause(3600), say("three"))
+        with Client(server) as client:
+            client.until(b'" two"')
+            assert server.requests[0].deltas_sent == 2
+
+    @pytest.mark.parametrize("how", ["chunked", "bytes", "dribble"])
+    def test_an_answer_is_complete_before_its_end_can_be_seen(
+        self, server: FakeServer, provider: str, how: Any
+    ) -> None:
+        """Whoever has seen the provider's last event finds the outcome there."""
+        last = {"openai": b"[DONE]", "anthropic": b'"message_stop"}', "gemini": b"finishReason"}
+        server.script(framing(how), say("one"), finish(), stall())
+        with Client(server, provider) as client:
+            while last[provider] not in _text(client) or not _text(client).endswith(b"\n\n"):
+                client.received += client.sock.recv(65536)
+            assert server.requests[0].outcome == "complete"
+            assert server.requests[0].ended.is_set()
+
+
+def _text(client: Client) -> bytes:
+    chunks, left = http_chunks(client.body)
+    return b"".join(chunks) or left
+
+
+class TestCloseAfter:
+    def test_closes_unannounced(self, server: FakeServer) -> None:
+        """With close_after each answer's connection is closed, and no header has said so."""
+        with FakeServer("one", close_after=True) as closing:
+            port = int(closing.url.rpartition(":")[2])
+            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+            headers = {"Content-Type": "application/json", **KEYS["openai"]}
+            connection.request("POST", PATHS["openai"], json.dumps(BODIES["openai"]), headers)
+            response = connection.getresponse()
+            assert response.headers["Connection"] is None
+            assert b"[DONE]" in response.read()
+            assert connection.sock.recv(1) == b""
+            connection.close()
+            assert closing.requests[0].outcome == "complete"
+
+    def test_holds_for_refusals_too(self) -> None:
+        """A complete answer is also one that says no; the switch can be used at any time."""
+
+        def refuse(_: RecordedRequest) -> list[Action]:
+            server.close_after = len(server.requests) == 2
+            return [status(503)]
+
+        with FakeServer(script=refuse) as server:
+            with Client(server) as client:
+                client.ask()
+                assert client.rest().count(b"HTTP/1.1 503") == 2
+            assert [recorded.connection for recorded in server.requests] == [1, 1]
+
+
+class TestOnConnect:
+    def test_ignores(self, server: FakeServer) -> None:
+        """A connection that is ignored is made, and nothing is read or said on it."""
+        server.on_connect = "ignore"
+        with Client(server) as client:
+            client.sock.settimeout(0.1)
+            with pytest.raises(TimeoutError):
+                client.rest()
+        assert server.connections == 1
+        assert server.requests == []
+
+    @pytest.mark.skipif(not hasattr(select, "POLLRDHUP"), reason="needs POLLRDHUP")
+    def test_lets_an_ignored_connection_go(self, server: FakeServer) -> None:
+        """Who has been ignored and goes leaves nothing behind."""
+        server.on_connect = "ignore"
+        with Client(server):
+            until(lambda: server._live)
+        until(lambda: not server._live)
+
+    def test_resets(self) -> None:
+        """A connection that is reset was made before, whether its client says something or not."""
+        with FakeServer(on_connect="reset") as server:
+            for asks in (True, False):
+                with Client(server, asks=asks) as client, pytest.raises(ConnectionResetError):
+                    client.rest()
+            assert server.connections == 2
+            assert server.requests == []
+
+    def test_can_be_switched(self, server: FakeServer) -> None:
+        """What happens to the next connection can be changed at any time."""
+        server.script(say("one"))
+        server.on_connect = "reset"
+        with Client(server) as client, pytest.raises(ConnectionResetError):
+            client.rest()
+        server.on_connect = "serve"
+        with Client(server) as client:
+            client.until(b"[DONE]")
+        assert server.on_connect == "serve"
+        with pytest.raises(ConfigurationError, match="on_connect must be one of"):
+            server.on_connect = "fly"  # type: ignore[assignment]
+
+    @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs Linux's backlog")
+    def test_is_a_black_hole(self) -> None:
+        """A connection attempt gets no answer, however often it is made."""
+        with FakeServer(on_connect="black_hole") as server:
+            address = ("127.0.0.1", int(server.url.rpartition(":")[2]))
+            for _ in range(20):
+                with socket.socket() as sock:
+                    sock.settimeout(0.02)
+                    with pytest.raises(TimeoutError):
+                        sock.connect(address)
+            assert server.connections == 0
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address)
+
+    def test_a_black_hole_stays_one(self, server: FakeServer) -> None:
+        """No server becomes a black hole, and no black hole a server."""
+        with pytest.raises(ConfigurationError, match="whole life"):
+            server.on_connect = "black_hole"
+        with FakeServer(on_connect="black_hole") as hole:
+            with pytest.raises(ConfigurationError, match="whole life"):
+                hole.on_connect = "serve"
+            hole.on_connect = "black_hole"
+
+
+class TestTLS:
+    def test_serves_over_tls(
+        self, server_context: ssl.SSLContext, client_context: ssl.SSLContext, provider: str
+    ) -> None:
+        """With a context its URLs are https, and connections live on."""
+        with FakeServer("one", ssl_context=server_context) as server:
+            assert server.url.startswith("https://127.0.0.1:")
+            assert server.base_url(provider).startswith(server.url)
+            with Client(server, provider, context=client_context) as client:
+                client.until(b"\r\n0\r\n\r\n")
+                client.ask()
+                client.until(b"fake-2")
+            assert {recorded.connection for recorded in server.requests} == {1}
+
+    def test_a_failed_handshake_is_no_matter(
+        self, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+    ) -> None:
+        """Who does not speak TLS, or does not trust it, disturbs nobody."""
+        with FakeServer("one", ssl_context=server_context) as server:
+            with Client(server) as client:
+                client.rest()
+            with pytest.raises(ssl.SSLCertVerificationError):
+                Client(server, context=ssl.create_default_context())
+            with Client(server, context=client_context) as client:
+                client.until(b"[DONE]")
+            assert len(server.requests) == 1
+
+    def test_a_client_that_resets_at_once_is_no_matter(
+        self, server_context: ssl.SSLContext
+    ) -> None:
+        """A connection that is gone before its handshake begins is closed here, too."""
+        with FakeServer("one", ssl_context=server_context) as server:
+            for _ in range(50):
+                with Client(server, asks=False) as client:
+                    at_once = struct.pack("ii", 1, 0)
+                    client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
+            until(lambda: server.connections == 50)
+            until(lambda: not server._live)
+
+    def test_close_ends_a_handshake(self, server_context: ssl.SSLContext) -> None:
+        """A client that says nothing is not waited for."""
+        with (
+            FakeServer(ssl_context=server_context) as server,
+            Client(server, asks=False) as client,
+        ):
+            until(lambda: server._live)
+            server.close()
+            assert client.rest() == b""
+
+    @pytest.mark.parametrize("polite", [True, False])
+    def test_only_a_proper_end_is_one_of_tls(
+        self, server_context: ssl.SSLContext, client_context: ssl.SSLContext, polite: bool
+    ) -> None:
+        """Where the connection's end is the body's, TLS tells an end from a cut."""
+        script: list[Action] = [say("one")] if polite else [say("one"), cut()]
+        with (
+            FakeServer(script=script, ssl_context=server_context, framing="close") as server,
+            Client(server, context=client_context) as client,
+        ):
+            client.until(b'"one"')
+            assert isinstance(client.sock, ssl.SSLSocket)
+            client.sock.suppress_ragged_eofs = False  # type: ignore[attr-defined]
+            with nullcontext() if polite else pytest.raises(ssl.SSLEOFError):
+                client.rest()
+
+    def test_resets_over_tls(
+        self, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+    ) -> None:
+        """A reset is one below TLS, too."""
+        with (
+            FakeServer(script=[say("one"), cut("reset")], ssl_context=server_context) as server,
+            Client(server, context=client_context) as client,
+            pytest.raises(ConnectionResetError),
+        ):
+            while socket.socket.recv(client.sock, 65536):
+                pass
+
+    def test_ignores_a_handshake(self, server_context: ssl.SSLContext) -> None:
+        """An ignored connection's handshake is never answered."""
+        with FakeServer(ssl_context=server_context, on_connect="ignore") as server:
+            assert server.url.startswith("https:")
+            with Client(server, asks=False) as client:
+                client.sock.settimeout(0.1)
+                with pytest.raises(TimeoutError):
+                    ssl.create_default_context().wrap_socket(
+                        client.sock, server_hostname="127.0.0.1"
+                    )
+
+    def test_close_ends_what_hangs(
+        self, server_context: ssl.SSLContext, client_context: ssl.SSLContext
+    ) -> None:
+        """close() cuts a connection over TLS as it does a plain one."""
+        with (
+            FakeServer(script=[hang()], ssl_context=server_context) as server,
+            Client(server, context=client_context) as client,
+        ):
+            until(lambda: server.requests)
+            server.close()
+            assert client.rest() == b""

@@ -1,0 +1,1 @@
+"""What can be measured: each module is a program that anyone can run."""
