@@ -31,6 +31,7 @@ from __future__ import annotations
 import os
 import queue
 import threading
+import time
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Generic, TypeVar
@@ -41,7 +42,8 @@ __all__ = ["Channel", "ChannelClosed", "ChannelTimeout"]
 
 T = TypeVar("T")
 
-#: How long a producer waits before it looks again whether the channel was closed, in seconds.
+#: How long a wait may be before its thread looks again: a producer whether the channel was closed,
+#: the main thread whether there was a signal. In seconds.
 _LOOK_AGAIN_S = 0.2
 
 
@@ -160,12 +162,13 @@ class Channel(Generic[T]):
             ChannelClosed: The consumer has gone.
         """
         self.flush()
-        done = threading.Event()
-        self.interrupt_with(done.set)
-        done.wait(seconds)
         self.interrupt_with(None)
-        if self.closed:
-            raise ChannelClosed
+        deadline = time.monotonic() + seconds
+        with self._queue.mutex:
+            while not self.closed and (left_s := deadline - time.monotonic()) > 0:
+                self._queue.not_full.wait(min(left_s, _LOOK_AGAIN_S))
+            if self.closed:
+                raise ChannelClosed
 
     def interrupt_with(self, interrupt: Callable[[], object] | None) -> None:
         """Say how `close()` can end what the producer is about to wait for.
@@ -201,8 +204,7 @@ class Channel(Generic[T]):
                 if self._taken:
                     self._taken = 0
                     events.not_full.notify()
-                if not events.not_empty.wait_for(self._has_news, timeout_s):
-                    raise ChannelTimeout
+                self._wait_for_news(timeout_s)
             finally:
                 self._reading = False
             items = events.queue
@@ -223,6 +225,26 @@ class Channel(Generic[T]):
         if self.error is not None and not told:
             raise self.error
         return None
+
+    def _wait_for_news(self, timeout_s: float | None) -> None:
+        """Wait; in the main thread not for long at once.
+
+        A signal that comes between Python's last look for one and the beginning of a wait is
+        handled when that wait is over: Ctrl-C must not have to wait for the provider.
+        """
+        not_empty = self._queue.not_empty
+        if threading.current_thread() is not threading.main_thread():
+            if not not_empty.wait_for(self._has_news, timeout_s):
+                raise ChannelTimeout
+            return
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while not self._has_news():
+            left_s = _LOOK_AGAIN_S
+            if deadline is not None:
+                left_s = min(left_s, deadline - time.monotonic())
+                if left_s <= 0:
+                    raise ChannelTimeout
+            not_empty.wait(left_s)
 
     def _has_news(self) -> bool:
         return bool(self._queue.queue) or self._ended or self.closed or self._start_is_news

@@ -111,8 +111,10 @@ class Reader:
                     yield event
         finally:
             self.claimed = False
-            self._settle()
-            self.close()
+            try:
+                self._settle()
+            finally:
+                self.close()
 
     def tokens(self) -> Generator[str, None, None]:
         """Yield the text of the text deltas to the end; leaving early closes the stream.

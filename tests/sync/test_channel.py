@@ -154,7 +154,7 @@ class TestChannel:
         """A back-off ends at once when the channel is closed."""
         channel: Channel[int] = Channel(50)
         thread, outcome = _in_thread(lambda: channel.pause(3600))
-        until(lambda: channel._interrupt is not None)
+        until(lambda: channel._queue.not_full._waiters)
         channel.close()
         thread.join()
         assert isinstance(outcome[0], ChannelClosed)
