@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import deque
 from typing import Any
 
 from msgspec import Struct
@@ -70,8 +70,10 @@ class Accumulator:
         self._reasoning: list[str] = []
         self._refusal: list[str] = []
         self._calls: list[ToolCall | _OpenCall] = []
-        # Calls leave in the order in which they came; a plain dict walks past all who have left.
-        self._open: OrderedDict[int, _OpenCall] = OrderedDict()
+        self._open: dict[int, _OpenCall] = {}
+        #: Where a complete call finds its fragments: by identifier and name. Nearly always that is
+        #: one call; several, which have no identifiers, stand in their order.
+        self._fragments: dict[tuple[str | None, str], int | deque[int]] = {}
         self._citations: list[Citation] = []
         self._earlier_usage: Usage | None = None
         self._usage: Usage | None = None
@@ -135,16 +137,32 @@ class Accumulator:
         if call is None:
             call = self._open[delta.index] = _OpenCall(len(self._calls))
             self._calls.append(call)
-        call.id = call.id or delta.id
-        call.name = call.name or delta.name or ""
+        if delta.id or delta.name or not call.arguments:
+            call.id = call.id or delta.id
+            call.name = call.name or delta.name or ""
+            self._remember((call.id, call.name), delta.index)
         call.arguments.append(delta.arguments)
+
+    def _remember(self, key: tuple[str | None, str], index: int) -> None:
+        known = self._fragments.setdefault(key, index)
+        if isinstance(known, deque):
+            known.append(index)
+        elif known != index:
+            self._fragments[key] = deque((known, index))
 
     def _add_call(self, call: ToolCall) -> None:
         """A complete call takes the place of its fragments, which came in the same order."""
-        for index, fragments in self._open.items():
-            if fragments.id == call.id and fragments.name == call.name:
+        key = (call.id, call.name)
+        known = self._fragments.pop(key, None)
+        indices = known if isinstance(known, deque) else deque(() if known is None else (known,))
+        while indices:
+            index = indices.popleft()
+            fragments = self._open.get(index)
+            if fragments is not None and (fragments.id, fragments.name) == key:
                 del self._open[index]
                 self._calls[fragments.position] = call
+                if indices:
+                    self._fragments[key] = indices
                 return
         self._calls.append(call)
 

@@ -327,7 +327,7 @@ class ToolCallBuilder:
         signature: The provider's proof of the reasoning behind the call.
     """
 
-    __slots__ = ("id", "index", "indexed", "name", "pieces", "signature")
+    __slots__ = ("_looked_at", "id", "index", "indexed", "name", "pieces", "signature")
 
     def __init__(self, index: int, id: str | None, name: str) -> None:
         self.index = index
@@ -336,6 +336,20 @@ class ToolCallBuilder:
         self.name = name
         self.pieces: list[str] = []
         self.signature: str | None = None
+        self._looked_at = 0
+
+    def is_whole(self) -> bool:
+        """Whether the arguments are a complete JSON object so far.
+
+        After many looks in vain the answer is no: each costs what the text is long.
+        """
+        if not self.pieces or not self.pieces[-1].rstrip().endswith("}"):
+            return False
+        text = self.text
+        if self._looked_at > 8 * len(text) + 65536:
+            return False
+        self._looked_at += len(text)
+        return self.build().error is None
 
     @property
     def text(self) -> str:
@@ -424,14 +438,30 @@ def _without_surrogates(text: str) -> str:
 
 
 def map_strings(change: Callable[[str], str], value: Any) -> Any:
-    """Return a decoded JSON value with every string in it changed, the objects' names included."""
-    if isinstance(value, str):
-        return change(value)
-    if isinstance(value, list):
-        return [map_strings(change, item) for item in value]
-    if isinstance(value, dict):
-        return {change(name): map_strings(change, item) for name, item in value.items()}
-    return value
+    """Return a decoded JSON value with every string in it changed, the objects' names included.
+
+    It may be nested more deeply than functions can call each other.
+    """
+    todo: list[Any] = []
+
+    def changed(item: Any) -> Any:
+        if isinstance(item, str):
+            return change(item)
+        if isinstance(item, (list, dict)):
+            item = item.copy()
+            todo.append(item)
+        return item
+
+    root = changed(value)
+    while todo:
+        node = todo.pop()
+        if isinstance(node, list):
+            node[:] = map(changed, node)
+        else:
+            items = [(change(name), changed(item)) for name, item in node.items()]
+            node.clear()
+            node.update(items)
+    return root
 
 
 def prepare(*types: type[Struct]) -> None:
@@ -485,26 +515,32 @@ def error_text(error: Any) -> tuple[str, str | None]:
     Source: the shapes that OpenAI, Azure, Anthropic, Google, Mistral, xAI, vLLM, Hugging Face and
     others have been seen to send.
     """
-    if isinstance(error, list) and error:
-        error = error[0]
+    inner = error
+    while isinstance(inner, dict) or (isinstance(inner, list) and inner):
+        error = inner[0] if isinstance(inner, list) else inner
+        inner = error.get("error") if isinstance(error, dict) else None
     if isinstance(error, str):
         return error, None
     if not isinstance(error, dict):
         return "", None
-    inner = error.get("error")
-    if isinstance(inner, dict):
-        return error_text(inner)
     if isinstance(inner, str):
         code = error.get("code") or error.get("error_type")
         return inner, str(code) if code else None
     for name in ("message", "detail", "msg", "error_message"):
         if value := error.get(name):
-            message = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+            message = value if isinstance(value, str) else _as_text(value)
             break
     else:
-        message = msgspec.json.encode(error).decode()[:500]
+        message = _as_text(error)[:500]
     code = next((error[name] for name in ("code", "type", "status") if error.get(name)), None)
     return message, None if code is None else str(code)
+
+
+def _as_text(value: Any) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def is_listed_error(value: Any) -> bool:

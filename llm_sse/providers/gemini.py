@@ -416,7 +416,19 @@ class _StreamedCall:
     def build(self, *, complete: bool) -> ToolCall:
         """Return the call; one that the answer's end has cut off is an error, too."""
         cut = None if complete else "the stream ended before the call was complete"
-        return _tool_call(self._id, self._name, self._arguments, self.signature, cut or self._error)
+        whole = msgspec.json.decode(msgspec.json.encode(self._arguments, enc_hook=_Text.joined))
+        return _tool_call(self._id, self._name, whole, self.signature, cut or self._error)
+
+
+class _Text:
+    """A text that grows; to join it for every piece would cost what all pieces before it cost."""
+
+    def __init__(self, text: str) -> None:
+        self.pieces = [text]
+
+    def joined(self) -> str:
+        """Return all of it."""
+        return "".join(self.pieces)
 
 
 def _tool_call(
@@ -428,13 +440,14 @@ def _tool_call(
     return ToolCall(id_ or None, name, {} if error else arguments, text, error, signature)
 
 
+_STEP = re.compile(r"""\.([^.\[\]]+)|\['([^']*)'\]|\["([^"]*)"\]|\[(\d{1,9})\]""")
+
+
 def _path(json_path: str) -> list[str | int]:
     """Split `$.a['b c'][0]` into its keys and indices."""
     steps: list[str | int] = []
-    for name, quoted, index in re.findall(
-        r"\.([^.\[\]]+)|\[['\"](.*?)['\"]\]|\[(\d+)\]", json_path
-    ):
-        steps.append(int(index) if index else name or quoted)
+    for name, single, double, index in _STEP.findall(json_path):
+        steps.append(int(index) if index else name or single or double)
     return steps
 
 
@@ -445,6 +458,8 @@ def _set_path(root: dict[str, Any], steps: list[str | int], value: Any) -> bool:
         Whether it has a place: a list cannot begin in its middle, nor a text have members.
     """
     target: Any = root
+    if isinstance(value, str):
+        value = _Text(value)
     for position, step in enumerate(steps):
         last = position == len(steps) - 1
         fresh: Any = value if last else [] if isinstance(steps[position + 1], int) else {}
@@ -458,8 +473,11 @@ def _set_path(root: dict[str, Any], steps: list[str | int], value: Any) -> bool:
         else:
             return False
         if last and not is_new:
-            old = target[step]
-            target[step] = old + value if isinstance(old, str) and isinstance(value, str) else value
+            old = _Text(target[step]) if isinstance(target[step], str) else target[step]
+            if isinstance(old, _Text) and isinstance(value, _Text):
+                old.pieces += value.pieces
+                value = old
+            target[step] = value
         target = target[step]
     return True
 

@@ -92,6 +92,7 @@ _QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "q
 
 #: How servers say that a model does not exist: by a code, or in their own words.
 _MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
+_HINT_CHARS = 2000
 _NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
 
 
@@ -219,7 +220,7 @@ class OpenAI(Provider):
     def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
         message, code = error_text(decoded)
         unknown = code in _MODEL_CODES or (
-            status in (400, 404) and _NO_MODEL.search(message) is not None
+            status in (400, 404) and _NO_MODEL.search(message[:_HINT_CHARS]) is not None
         )
         return self.api_error(
             status,
@@ -495,13 +496,8 @@ class _Decoder:
             return call
         if name != call.name or (id_ and call.id and id_ != call.id):
             return None
-        again = text and not (id_ and call.id) and _is_whole(call)
+        again = text and not (id_ and call.id) and call.is_whole()
         return None if again else call
-
-
-def _is_whole(call: ToolCallBuilder) -> bool:
-    """Whether a call's arguments are complete JSON; looked at only where a name comes again."""
-    return call.text.rstrip().endswith("}") and call.build().error is None
 
 
 def _is_object(value: Any) -> bool:

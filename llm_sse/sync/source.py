@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["MIN_KEY_CHARS", "Answered", "EventSource", "without_frames"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
+_MAX_MESSAGE_CHARS = 4000
 _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
 _GRACE_S = 0.5
@@ -327,7 +328,10 @@ class EventSource:
         if not message.startswith(name):
             message = f"{name}: {message}"
         error.provider = name
-        error.args = (self._redacted(message),)
+        message = self._redacted(message)
+        if len(message) > _MAX_MESSAGE_CHARS:
+            message = f"{message[:_MAX_MESSAGE_CHARS]}... ({len(message)} characters)"
+        error.args = (message,)
         error.request_id = error.request_id and self._redacted(error.request_id)
         if isinstance(error, APIError):
             error.detail = self._redacted(error.detail)

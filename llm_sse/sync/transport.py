@@ -593,6 +593,14 @@ def _socket_options() -> list[tuple[int, int, int]]:
     return options
 
 
+class _Session(requests.Session):
+    """A session that knows no redirects: requests would read a body to its end to find the next."""
+
+    def get_redirect_target(self, resp: requests.Response) -> None:
+        """Return nothing: whoever asked is told where to."""
+        return
+
+
 class _Shared:
     """The process's one session; a child of `fork` gets one of its own.
 
@@ -621,7 +629,7 @@ def shared_session() -> requests.Session:
     """Return the process's session: made once, never changed, without cookies."""
     with _shared.lock:
         if _shared.session is None:
-            session = requests.Session()
+            session = _Session()
             session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
             session.headers.clear()
             session.headers["User-Agent"] = f"llm-sse/{__version__}"
