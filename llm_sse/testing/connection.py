@@ -10,12 +10,20 @@ import selectors
 import socket
 import ssl
 import struct
+import sys
 import threading
 import time
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
 from typing import TYPE_CHECKING, Any
+
+try:
+    import fcntl
+    import termios
+except ImportError:  # not on every system
+    termios = None  # type: ignore[assignment]
 
 from ..errors import APIError, InvalidRequestError
 from ..providers import PROVIDERS, Provider
@@ -27,9 +35,11 @@ from .reply import Farewell, Reply
 if TYPE_CHECKING:
     from .server import FakeServer
 
-__all__ = ["Disconnected", "Handler", "close_socket", "gone"]
+__all__ = ["Disconnected", "Handler", "close_socket", "gone", "secured"]
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
+#: How long what was written may take to arrive before a reset, in seconds.
+_ARRIVAL_S = 1.0
 #: The longest wait that every system takes, in seconds.
 _LONGEST_S = 1_000_000.0
 
@@ -65,15 +75,34 @@ def gone(sock: socket.socket, seconds: float | None, closing: threading.Event) -
     return closing.wait(None if until is None else max(0.0, until - time.monotonic()))
 
 
+def secured(sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
+    """Take a connection over for TLS, without the handshake.
+
+    Raises:
+        OSError: The client has gone; the connection is closed.
+    """
+    try:
+        return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+    except OSError as error:
+        # Of a connection that has been reset, wrap_socket() leaves the new socket open and unnamed.
+        for frame, _ in traceback.walk_tb(error.__traceback__):
+            unnamed = frame.f_locals.get("self")
+            if isinstance(unnamed, ssl.SSLSocket):
+                unnamed.close()
+        raise
+
+
 def close_socket(sock: socket.socket, how: Farewell) -> None:
     """Close a connection.
 
     Args:
         sock: The connection.
-        how: With `polite`, TLS says that all was said; with `reset`, what is not sent yet is lost.
+        how: With `polite`, TLS says that all was said; a `reset` comes after what was written,
+            where the system tells when that has arrived.
     """
     with suppress(OSError):
         if how == "reset":
+            _wait_for_arrival(sock)
             form = "hh" if os.name == "nt" else "ii"
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack(form, 1, 0))
         else:
@@ -83,6 +112,16 @@ def close_socket(sock: socket.socket, how: Farewell) -> None:
                     sock.unwrap()
             socket.socket.shutdown(sock, socket.SHUT_WR)
     sock.close()
+
+
+def _wait_for_arrival(sock: socket.socket) -> None:
+    """Wait until the other side's system has all that was written: a reset throws the rest away."""
+    deadline = time.monotonic() + _ARRIVAL_S
+    while termios is not None and time.monotonic() < deadline:
+        left = fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, b"\0" * 4)
+        if not int.from_bytes(left, sys.byteorder):
+            return
+        time.sleep(0.001)
 
 
 class Handler(BaseHTTPRequestHandler):

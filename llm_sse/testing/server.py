@@ -20,7 +20,7 @@ from typing import Literal, Union
 from ..errors import ConfigurationError
 from ..providers import find_provider
 from .actions import Action, Framing
-from .connection import Handler, close_socket, gone
+from .connection import Handler, close_socket, gone, secured
 from .record import RecordedRequest
 from .reply import Farewell
 from .script import checked, is_time, one_of, say
@@ -244,10 +244,7 @@ class FakeServer:
         farewell: Farewell = "abrupt"
         try:
             if self._ssl_context is not None:
-                sock.getpeername()  # wrap_socket() would leave a socket open that is reset already
-                sock = self._ssl_context.wrap_socket(
-                    sock, server_side=True, do_handshake_on_connect=False
-                )
+                sock = secured(sock, self._ssl_context)
             self._joins(sock)
             if isinstance(sock, ssl.SSLSocket):
                 sock.do_handshake()
