@@ -221,7 +221,7 @@ def check_base_url(base_url: object) -> str:
     try:
         parts = urlsplit(base_url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
-        _ = parts.port
+        usable = usable and parts.port != 0
     except ValueError:
         usable = False
         parts = urlsplit("")

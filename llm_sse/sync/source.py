@@ -6,11 +6,12 @@ Everything here runs in the producer thread; it never touches the stream that th
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import random
 import re
-from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
+from contextlib import closing, suppress
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -39,15 +40,14 @@ _DRAIN_BYTES = 64 * 1024
 _DRAIN_S = 0.25
 _GRACE_S = 0.5
 #: How long what follows a complete answer is waited for, in seconds: the usage, `[DONE]`, or just
-#: the body's end. A server that then stays silent has nothing to add.
+#: the body's end. A server that then has no event for so long has nothing to add.
 _REST_S = 2.0
 
 #: Shorter texts are no real keys, and would be found in any message.
 MIN_KEY_CHARS = 8
 
-#: The beginning of a key is shown by nobody's message on purpose, if it is longer than a vendor's
-#: usual prefix.
-_MIN_PREFIX_CHARS = 12
+#: A part of a key that is shown by nobody's message on purpose: longer than a vendor's prefix.
+_MIN_PART_CHARS = 12
 
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
@@ -128,7 +128,8 @@ class EventSource:
         self._session = session
         self._channel = channel
         self._draw = draw
-        self._secrets = _secrets(key, headers)
+        own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
+        self._redaction = Redaction(_secrets(key, {**own, **headers}))
         self._request = self._written(chat)
 
     def __iter__(self) -> Iterator[Event]:
@@ -220,11 +221,13 @@ class EventSource:
             interrupt_with=self._channel.interrupt_with,
             before_read=self._channel.flush,
         )
-        answered = Answered(stream.status, request_id(stream.headers), dict(stream.headers))
+        id_ = request_id(stream.headers)
+        answered = Answered(stream.status, id_ and self._redacted(id_), dict(stream.headers))
         frames = SSEDecoder()
+        rest_s = min(_REST_S, (self._timeouts.idle_s or _REST_S) / 2)
         try:
             if not 200 <= stream.status < 300:
-                body = stream.read_all(_MAX_ERROR_BODY_BYTES)
+                body = stream.read_all(_MAX_ERROR_BODY_BYTES, _REST_S)
                 raise provider.error(stream.status, stream.headers, body)
             self._channel.set_start(answered)
             broken: ConnectionLost | None = None
@@ -233,12 +236,12 @@ class EventSource:
                     for sse in frames.feed(chunk):
                         for event in decoder.decode(sse):
                             yield event
+                        if decoder.complete:
+                            stream.end_within(rest_s)
                     if decoder.done:
                         self._channel.flush()
                         stream.drain(_DRAIN_BYTES, _DRAIN_S)
                         return
-                    if decoder.complete:
-                        stream.wait_at_most(_REST_S)
             except ConnectionLost as error:
                 broken = error  # or, where the decoder said it, ended without an answer
             for event in self._end_of_body(frames, decoder, answered, broken):
@@ -339,11 +342,7 @@ class EventSource:
             error.body = map_strings(self._redacted, error.body)
 
     def _redacted(self, text: str) -> str:
-        """Take the secrets out of a text, also where it was cut in the middle of one."""
-        for secret in self._secrets:
-            for length in range(len(secret), min(len(secret), _MIN_PREFIX_CHARS) - 1, -1):
-                text = text.replace(secret[:length], "***")
-        return text
+        return self._redaction(text)
 
 
 def without_frames(error: StreamError) -> StreamError:
@@ -355,14 +354,62 @@ def without_frames(error: StreamError) -> StreamError:
     return error.with_traceback(None)
 
 
+class Redaction:
+    """Takes secrets out of texts, also where only a part of one is there; in linear time.
+
+    Args:
+        secrets: What must not be shown.
+    """
+
+    def __init__(self, secrets: Iterable[str]) -> None:
+        known = list(secrets)
+        size = _MIN_PART_CHARS
+        self._short = [secret for secret in known if len(secret) <= size]
+        long = [secret for secret in known if len(secret) > size]
+        self._parts = {one[at : at + size] for one in long for at in range(len(one) - size + 1)}
+        letters = "".join(re.escape(letter) for letter in sorted(set("".join(long))))
+        self._suspicious = re.compile(f"[{letters}]{{{size},}}") if long else None
+
+    def __call__(self, text: str) -> str:
+        """Return a text with `***` where a secret was."""
+        if self._suspicious is not None and len(text) >= _MIN_PART_CHARS:
+            text = self._suspicious.sub(self._clean, text)
+        for secret in self._short:
+            text = text.replace(secret, "***")
+        return text
+
+    def _clean(self, suspicious: re.Match[str]) -> str:
+        run, parts, size = suspicious[0], self._parts, _MIN_PART_CHARS
+        kept: list[str] = []
+        start = at = 0
+        while at + size <= len(run):
+            if run[at : at + size] not in parts:
+                at += 1
+                continue
+            kept += run[start:at], "***"
+            while run[at : at + size] in parts:
+                at += 1
+            start = at = at + size - 1
+        return "".join((*kept, run[start:]))
+
+
 def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
     """Return what must never be shown: the key, and what the caller's own headers hold of the kind.
 
-    A scheme in front (`Bearer`) is no secret, and is taken off.
+    That is also each word of such a header (a scheme is too short to be a secret, a cookie has
+    several), and what `Basic` hides.
     """
     values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
-    found = [key, *values, *(value.rpartition(" ")[2] for value in values)]
-    return [secret for secret in found if len(secret) >= MIN_KEY_CHARS]
+    words = [word for value in values for word in re.split(r"[\s;,=]+", value)]
+    hidden: list[str] = []
+    for value in values:
+        scheme, _, encoded = value.partition(" ")
+        if scheme.lower() == "basic":
+            with suppress(ValueError):
+                login = base64.b64decode(encoded).decode("utf-8", "replace")
+                hidden += [login, login.partition(":")[2]]
+    found = [key, *values, *words, *hidden]
+    return [secret for secret in dict.fromkeys(found) if len(secret) >= MIN_KEY_CHARS]
 
 
 def is_event_stream(headers: dict[str, str]) -> bool:

@@ -13,11 +13,15 @@ connection classes below tell the transport about their socket as soon as there 
 
 from __future__ import annotations
 
+import errno
 import http.client
 import os
+import re
 import socket
+import ssl
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
@@ -76,6 +80,7 @@ class ByteStream:
         self._raw: urllib3.HTTPResponse = response.raw
         self._before_read = before_read
         self._call = call
+        self._deadline: float | None = None
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield bytes as they arrive, until the body ends.
@@ -86,14 +91,21 @@ class ByteStream:
         """
         while True:
             self._before_read()
+            if self._deadline is not None and self._call.sock is not None:
+                left_s = self._deadline - time.monotonic()
+                if left_s <= 0:
+                    raise ConnectionLost("the answer's body does not end")
+                with suppress(OSError):  # a read will say what is wrong
+                    self._call.sock.settimeout(left_s)
             chunk = self._read()
             if not chunk:
                 return
             yield chunk
 
-    def read_all(self, max_bytes: int) -> bytes:
-        """Return the body, cut at `max_bytes`; as much as can be had of it."""
+    def read_all(self, max_bytes: int, max_s: float) -> bytes:
+        """Return the body, cut at `max_bytes` and after `max_s`; as much as can be had of it."""
         body = bytearray()
+        self.end_within(max_s)
         with suppress(StreamError):
             for chunk in self:
                 body += chunk
@@ -101,11 +113,9 @@ class ByteStream:
                     break
         return bytes(body[:max_bytes])
 
-    def wait_at_most(self, seconds: float) -> None:
-        """Let reads fail that wait for longer, but in a session of the caller's own."""
-        with suppress(OSError):
-            if self._call.sock is not None:
-                self._call.sock.settimeout(seconds)
+    def end_within(self, seconds: float) -> None:
+        """Take what has not come by then for lost; not in a session of the caller's own."""
+        self._deadline = time.monotonic() + seconds
 
     def drain(self, max_bytes: int, max_s: float) -> None:
         """Read what little may follow the provider's last event: then the connection can be reused.
@@ -266,14 +276,14 @@ def _translated(
             limit_s=connect_s,
         )
     if isinstance(error, known.SSLError):
-        hint = "a private certificate authority can be named in REQUESTS_CA_BUNDLE"
-        if "WRONG_VERSION_NUMBER" in str(error) or "RECORD_LAYER" in str(error):
-            hint = "is this an http:// server?"
-        return ConnectError(f"no secure connection to {where}: {said}; {hint}", retryable=False)
+        retryable = "EOF" in said
+        hint = "" if retryable else f"; {_tls_hint(said)}"
+        return ConnectError(f"no secure connection to {where}: {said}{hint}", retryable=retryable)
     if isinstance(error, known.ProxyError):
         return ConnectError(
             f"no connection to {where} through the proxy: {said}; HTTP_PROXY, HTTPS_PROXY and "
-            "NO_PROXY say which"
+            "NO_PROXY say which",
+            retryable=re.search(r"failed: (?!408|429)[34]\d\d", said) is None,
         )
     if isinstance(error, known.ConnectionError):
         if isinstance(reason, urllib3.exceptions.NewConnectionError):
@@ -281,7 +291,10 @@ def _translated(
                 f"no connection to {where}: {reason.__cause__ or said}; is the address right and "
                 "the server up?"
             )
-        if isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError):
+        no_http = isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError)
+        if connecting:  # nobody but a proxy says anything before that
+            return ConnectError(f"no connection to {where}: {said}", retryable=not no_http)
+        if no_http:
             return ProtocolError(
                 f"{where} does not answer in HTTP ({type(reason).__name__}: {said}); is base_url "
                 "right?"
@@ -292,6 +305,17 @@ def _translated(
     if isinstance(error, (known.RetryError, known.HTTPError)):  # the caller's own session's
         return TransportError(f"the session gave {where} up: {said}")
     return ConfigurationError(f"the request to {where} cannot be sent: {said}")
+
+
+def _tls_hint(said: str) -> str:
+    """Return what to do about a failed handshake."""
+    if "WRONG_VERSION_NUMBER" in said or "RECORD_LAYER" in said:
+        return "is this an http:// server?"
+    if "expired" in said or "not yet valid" in said:
+        return "is the machine's clock right?"
+    if "not valid for" in said or "doesn't match" in said:
+        return "is base_url right?"
+    return "a private certificate authority can be named in REQUESTS_CA_BUNDLE"
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -369,14 +393,28 @@ class _Call:
         self._interrupted = False
         self._limit: threading.Timer | None = None
 
-    def dials(self, sock: socket.socket) -> None:
-        """Watch a socket that is about to connect, by a duplicate of its own.
+    def dials(self, sock: socket.socket, address: Any) -> None:
+        """Connect a socket, and watch it by a duplicate of its own.
 
-        TLS takes the original over; to shut the duplicate down ends both.
+        TLS takes the original over; to shut the duplicate down ends both. Only a connection that
+        has been begun can be shut down, so that it is watched from then on.
+
+        Raises:
+            OSError: There is no connection.
         """
         self.forget_duplicate()
+        limit_s = sock.gettimeout()
+        sock.setblocking(False)
+        code = sock.connect_ex(address)
         self._duplicate = socket.socket(fileno=os.dup(sock.fileno()))
         self._watch(self._duplicate)
+        if code in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            if not urllib3.util.wait_for_write(sock, limit_s):
+                raise TimeoutError("timed out")
+            code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code or self._interrupted:
+            raise OSError(code, os.strerror(code)) if code else OSError("closed")
+        sock.settimeout(limit_s)
 
     def must_be_ready_in(self, limit_s: float) -> None:
         """Break the connection off that is being made, if it is not ready by then.
@@ -394,7 +432,7 @@ class _Call:
         self.sock = sock
         self.reused = reused
         self.sent_at = time.monotonic()
-        self._watch(sock)
+        self._watch(getattr(sock, "socket", sock))  # TLS in a proxy's TLS is no socket itself
         self.forget_duplicate()
 
     def leaves(self) -> None:
@@ -487,6 +525,17 @@ class _Connection(HTTPConnection):
 class _SecureConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
+    def connect(self) -> None:
+        try:
+            super().connect()
+        except OSError as error:
+            # Of a connection that has ended already, ssl leaves its new socket open and unnamed.
+            for frame, _ in traceback.walk_tb(error.__traceback__):
+                unnamed = frame.f_locals.get("self")
+                if isinstance(unnamed, ssl.SSLSocket):
+                    unnamed.close()
+            raise
+
 
 def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
     """Connect like urllib3, but show the socket to the call before the connect begins.
@@ -517,8 +566,7 @@ def _dial(connection: HTTPConnection, call: _Call) -> socket.socket:
                 sock.settimeout(max(0.001, (deadline - time.monotonic()) / left))
             if connection.source_address is not None:
                 sock.bind(connection.source_address)
-            call.dials(sock)
-            sock.connect(address)
+            call.dials(sock, address)
             if deadline is not None:  # what is left is for a proxy's answer, the TLS handshake
                 left_s = max(0.001, deadline - time.monotonic())
                 sock.settimeout(left_s)
@@ -575,10 +623,18 @@ class _Adapter(HTTPAdapter):
         self.poolmanager.pool_classes_by_scheme = _POOLS
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        if not proxy.lower().startswith("socks"):
+            kwargs["socket_options"] = _socket_options()
         manager = super().proxy_manager_for(proxy, **kwargs)
         if not proxy.lower().startswith("socks"):
             manager.pool_classes_by_scheme = _POOLS
         return manager
+
+    def cert_verify(self, conn: Any, url: str, verify: Any, cert: Any) -> None:
+        """Verify whoever is spoken to over TLS: for an http URL that can be a proxy."""
+        if isinstance(conn, HTTPSConnectionPool):
+            url = "https:" + url.partition(":")[2]
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
 
 def _socket_options() -> list[tuple[int, int, int]]:

@@ -228,6 +228,8 @@ class Handler(BaseHTTPRequestHandler):
         except (OSError, Disconnected):
             recorded.end("disconnected")
             self.close_connection = True
+        finally:
+            recorded.end("cut")  # it has ended somehow, and nobody shall wait for it
         if fake.close_after:
             self.close_connection = True
 

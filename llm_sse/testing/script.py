@@ -138,7 +138,9 @@ def fail(status: int = 500, message: str = "the script says so") -> Fail:
         status: The HTTP status that the error corresponds to.
         message: The provider's message.
     """
-    return Fail(status, message)
+    if isinstance(status, bool) or not isinstance(status, int) or not 400 <= status <= 599:
+        raise ConfigurationError(f"fail() needs an HTTP status from 400 to 599, not {status!r}")
+    return Fail(status, _text(message))
 
 
 def finish(reason: FinishReason | None = None) -> FinishWith:
@@ -150,11 +152,15 @@ def finish(reason: FinishReason | None = None) -> FinishWith:
     Args:
         reason: Why the answer ends; `None` is `stop`, or `tool_calls` where tools were called.
     """
+    if reason is not None:
+        one_of(FinishReason, reason, "finish()")
     return FinishWith(reason)
 
 
 def raw(data: bytes) -> Raw:
     """Send these bytes as they are, framed like an event: in `chunked`, as one HTTP chunk."""
+    if not isinstance(data, bytes):
+        raise ConfigurationError(f"raw() sends bytes, not {type(data).__name__}")
     return Raw(data)
 
 
