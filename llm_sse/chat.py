@@ -248,7 +248,10 @@ def check_header(name: object, value: object, *, secret: bool = False) -> None:
         ConfigurationError: The name or the value is not allowed in HTTP; a secret is not shown.
     """
     if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", name):
-        raise ConfigurationError(f"not a header name: {name!r}")
+        shown = repr(name)
+        if secret and isinstance(name, str):  # the value may stand in it, too
+            shown = repr(re.split(r"[^!#$%&'*+\-.^_`|~0-9A-Za-z]", name)[0]) + ", and more"
+        raise ConfigurationError(f"not a header name: {shown}")
     shown = "" if secret else f": {value!r}"
     if not isinstance(value, str):
         raise ConfigurationError(f"the header {name} must be a str, not {type(value).__name__}")

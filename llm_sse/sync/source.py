@@ -13,6 +13,8 @@ import re
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+from urllib.request import getproxies
 
 import msgspec
 from msgspec import Struct
@@ -397,7 +399,7 @@ def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
     """Return what must never be shown: the key, and what the caller's own headers hold of the kind.
 
     That is also each word of such a header (a scheme is too short to be a secret, a cookie has
-    several), and what `Basic` hides.
+    several), what `Basic` hides, and the login of a proxy in the environment.
     """
     values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
     words = [word for value in values for word in re.split(r"[\s;,=]+", value)]
@@ -408,6 +410,11 @@ def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
             with suppress(ValueError):
                 login = base64.b64decode(encoded).decode("utf-8", "replace")
                 hidden += [login, login.partition(":")[2]]
+    for proxy in getproxies().values():
+        with suppress(ValueError):  # no address at all
+            login = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
+            encoded = base64.b64encode(login.encode()).decode().rstrip("=")
+            hidden += [login, login.partition(":")[2], encoded]
     found = [key, *values, *words, *hidden]
     return [secret for secret in dict.fromkeys(found) if len(secret) >= MIN_KEY_CHARS]
 

@@ -264,6 +264,7 @@ def stream_sync(
         )
     except ConfigurationError as error:
         error.provider = row.name
+        error.__cause__ = error.__context__ = None  # it may hold what could not be sent
         raise
     reader.thread = start_producer(channel, source, f"llm-sse-{row.name}")
     return TokenStream(reader, row.name)

@@ -249,6 +249,11 @@ def _post(
     except OSError as error:  # requests' own: a certificate bundle that is not there
         raise ConfigurationError(f"the request cannot be sent: {error}") from error
     except Exception as error:  # a hook or an adapter of the caller's own session
+        if session is _shared.session:  # which stumbles over nothing but its environment
+            raise ConfigurationError(
+                f"the request cannot be sent ({type(error).__name__}: {error}); is the proxy's "
+                "address right (HTTP_PROXY, HTTPS_PROXY)?"
+            ) from error
         raise TransportError(
             f"the session raised {type(error).__name__}: {error}", retryable=False
         ) from error
@@ -267,7 +272,7 @@ def _translated(
     reason = _innermost(error)
     said = _say(error)
     timed_out = isinstance(error, known.ConnectTimeout) or (
-        connecting and isinstance(error, known.Timeout)
+        connecting and (isinstance(error, known.Timeout) or isinstance(reason, TimeoutError))
     )
     if timed_out or overdue:
         return StreamTimeout(
@@ -292,8 +297,13 @@ def _translated(
                 "the server up?"
             )
         no_http = isinstance(reason, http.client.HTTPException) and not isinstance(reason, OSError)
-        if connecting:  # nobody but a proxy says anything before that
-            return ConnectError(f"no connection to {where}: {said}", retryable=not no_http)
+        if connecting and no_http:  # nobody else says anything before that
+            return ConnectError(
+                f"no connection to {where}: the proxy does not answer in HTTP: {said}",
+                retryable=False,
+            )
+        if connecting:
+            return ConnectError(f"no connection to {where}: {said}")
         if no_http:
             return ProtocolError(
                 f"{where} does not answer in HTTP ({type(reason).__name__}: {said}); is base_url "
@@ -304,7 +314,10 @@ def _translated(
         return ConnectionLost(f"no answer from {where}: {said}")
     if isinstance(error, (known.RetryError, known.HTTPError)):  # the caller's own session's
         return TransportError(f"the session gave {where} up: {said}")
-    return ConfigurationError(f"the request to {where} cannot be sent: {said}")
+    hint = ""
+    if isinstance(error, known.InvalidURL):  # base_url was checked before
+        hint = "; is the proxy's address right (HTTP_PROXY, HTTPS_PROXY)?"
+    return ConfigurationError(f"the request to {where} cannot be sent: {said}{hint}")
 
 
 def _tls_hint(said: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -48,6 +49,7 @@ TOKENS = [
 #: What a field may hold instead of what it should.
 VALUES: list[Any] = [
     *(None, True, False, 0, 1, -1, 2**63, 10**30, 1.5, "", "x", "null", "\u00b2", "\u0000"),
+    *("9" * 5000, "data: x\n\n", "\\"),
     *([], [None], [1], [""], [[]], [{}], {}, {"": None}, {"a": {"b": []}}),
     *("error", "stop", "STOP", "message_stop", "tool_use", "text_delta", "429", "data"),
     *([{"type": "text", "text": "x"}], [{"index": 1}], {"error": {"error": "x"}}),
@@ -140,6 +142,20 @@ def _walk(container: Any) -> Iterator[tuple[Any, Any]]:
         yield container, key
         if isinstance(container[key], (dict, list)):
             yield from _walk(container[key])
+
+
+def with_one_field_wrong(body: bytes) -> Iterator[bytes]:
+    """Yield a body with each value of its JSON replaced by each other one, one at a time."""
+    lines = body.split(b"\n")
+    for at, line in enumerate(lines):
+        if line.startswith((b"data: {", b"data: [")) and not line.startswith(b"data: [DONE]"):
+            for node in range(len(list(_walk([json.loads(line[6:])])))):
+                for value in VALUES:
+                    root = [json.loads(line[6:])]
+                    container, key = next(itertools.islice(_walk(root), node, None))
+                    container[key] = value
+                    changed = b"data: " + json.dumps(root[0]).encode()
+                    yield b"\n".join([*lines[:at], changed, *lines[at + 1 :]])
 
 
 def _spliced(at: int, other: bytes, there: int) -> Mutation:

@@ -108,27 +108,38 @@ class Proxy:
         thread.start()
 
     def _accept(self) -> None:
-        with suppress(OSError):
-            while True:
+        while True:
+            try:
                 sock, _ = self._listener.accept()
-                if self._context is not None:
-                    sock = self._context.wrap_socket(
-                        sock, server_side=True, do_handshake_on_connect=False
-                    )
-                with self._lock:
-                    self._live.add(sock)
-                    self.connections += 1
-                self._start(self._serve, sock)
+            except OSError:
+                return
+            with self._lock:
+                self._live.add(sock)
+                self.connections += 1
+            self._start(self._serve, sock)
 
     def _serve(self, client: socket.socket) -> None:
-        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         try:
             with suppress(OSError), ExitStack() as targets:
+                client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                client = self._secured(client)
                 self._read_requests(client, targets)
         finally:
             with self._lock:
                 self._live.discard(client)
             client.close()
+
+    def _secured(self, client: socket.socket) -> socket.socket:
+        """Return the connection, over TLS if need be; the first read makes the handshake."""
+        if self._context is None:
+            return client
+        with self._lock:
+            self._live.discard(client)
+            secured = self._context.wrap_socket(
+                client, server_side=True, do_handshake_on_connect=False
+            )
+            self._live.add(secured)
+        return secured
 
     def _read_requests(self, client: socket.socket, targets: ExitStack) -> None:
         """Serve one client, request after request; a `CONNECT` takes the connection over."""

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import base64
 import datetime
+import gc
 import os
 import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -32,6 +34,7 @@ from llm_sse.providers import PROVIDERS
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import until
+from tests.reliability.conftest import machine_late_s
 from tests.reliability.proxy import (
     Answer,
     Proxy,
@@ -161,11 +164,15 @@ def credentials_of(provider: str) -> dict[str, str]:
 
 
 def ended(answer: TokenStream) -> tuple[StreamError, float]:
-    """Read a stream to the error that it must end with; return that and how long it took."""
+    """Read a stream to the error that it must end with.
+
+    Returns:
+        The error, and how long it took, less what the machine was late.
+    """
     begun = time.monotonic()
     with pytest.raises(StreamError) as caught:
         answer.text()
-    return caught.value, time.monotonic() - begun
+    return caught.value, time.monotonic() - begun - machine_late_s(begun)
 
 
 def must_be_free(answer: TokenStream, begun: float, gone: Callable[[], bool]) -> None:
@@ -175,7 +182,7 @@ def must_be_free(answer: TokenStream, begun: float, gone: Callable[[], bool]) ->
     thread.join(5)
     assert not thread.is_alive()
     until(gone)
-    assert time.monotonic() - begun < FREED_S
+    assert time.monotonic() - begun - machine_late_s(begun) < FREED_S
 
 
 class Raw(WireServer):
@@ -583,21 +590,19 @@ class TestProxiesThatFail:
         self, answer: Answer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """connect_s bounds everything up to the request, however slowly bytes keep coming."""
-        begun = time.monotonic()
-        error, _ = self._through(answer, monkeypatch, connect_s=0.3)
+        error, took_s = self._in_time(answer, monkeypatch, connect_s=0.3)
         assert isinstance(error, StreamTimeout)
         assert error.phase == "connect"
-        assert 0.3 <= time.monotonic() - begun < 0.3 + MARGIN_S
+        assert took_s < 0.3 + MARGIN_S
 
     @trusted
     def test_headers_without_end_are_not_read_for_ever(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A flood of short headers is over when connect_s is, if not before."""
-        begun = time.monotonic()
-        answer = flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 100)
-        self._through(answer, monkeypatch, connect_s=0.3)
-        assert time.monotonic() - begun < 0.3 + MARGIN_S
+        answer = flood(b"HTTP/1.1 200 OK\r\n", b"X: y\r\n" * 10_000)
+        _, took_s = self._in_time(answer, monkeypatch, connect_s=0.3)
+        assert took_s < 0.3 + MARGIN_S
 
     @trusted
     def test_the_tunnel_and_the_handshake_share_connect_s(
@@ -609,11 +614,10 @@ class TestProxiesThatFail:
             threading.Event().wait(0.35)
             establish_and_hang(client)
 
-        begun = time.monotonic()
-        error, _ = self._through(slow, monkeypatch, connect_s=0.5)
+        error, took_s = self._in_time(slow, monkeypatch, connect_s=0.5)
         assert isinstance(error, StreamTimeout)
         assert error.phase == "connect"
-        assert time.monotonic() - begun < 0.5 + MARGIN_S
+        assert took_s < 0.5 + MARGIN_S
 
     def test_an_http_request_that_the_proxy_refuses(
         self, server: FakeServer, provider: str, monkeypatch: pytest.MonkeyPatch
@@ -640,18 +644,42 @@ class TestProxiesThatFail:
                 ask("openai", f"http://127.0.0.1:{unused.getsockname()[1]}").text()
             assert caught.value.retryable
 
+    @trusted
+    def test_a_tunnel_that_was_given_up_is_not_gone_into(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """When the time is up in the midst of the proxy's headers, no handshake is begun any more.
+
+        It would be one over a dead connection, and leave a socket to the garbage collector.
+        """
+        dripping = drip(b"HTTP/1.1 200 OK\r\nX: ", every_s=0.0005, then=b"x")
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(20):
+                error, _ = self._in_time(dripping, monkeypatch, connect_s=0.05)
+                assert isinstance(error, StreamTimeout)
+            gc.collect()
+        assert [str(warning.message) for warning in caught] == []
+
     @staticmethod
-    def _through(
-        answer: Answer, monkeypatch: pytest.MonkeyPatch, *, connect_s: float = 5.0
-    ) -> tuple[StreamError, Proxy]:
+    def _through(answer: Answer, monkeypatch: pytest.MonkeyPatch) -> tuple[StreamError, Proxy]:
         """Ask an https provider through such a proxy; return how it ended, and the proxy."""
+        with Proxy(answer=answer) as proxy:
+            monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+            error, _ = ended(ask("openai", "https://api.example.test/v1"))
+            assert len(proxy.heads) == 1
+            assert KEY.encode() not in proxy.heads[0]
+        return error, proxy
+
+    @staticmethod
+    def _in_time(
+        answer: Answer, monkeypatch: pytest.MonkeyPatch, *, connect_s: float
+    ) -> tuple[StreamError, float]:
+        """Ask through such a proxy, with a limit; return how it ended, and after how long."""
         limits = Timeouts(connect_s=connect_s, first_token_s=connect_s + 2)
         with Proxy(answer=answer) as proxy:
             monkeypatch.setenv("HTTPS_PROXY", proxy.url)
-            error, _ = ended(ask("openai", "https://api.example.test/v1", timeouts=limits))
-            assert len(proxy.heads) == 1
-            assert KEY.encode() not in b"".join(proxy.heads)
-        return error, proxy
+            return ended(ask("openai", "https://api.example.test/v1", timeouts=limits))
 
 
 class TestClosing:
@@ -668,7 +696,7 @@ class TestClosing:
         The listener here does not accept: what has begun would go on until connect_s is over.
         """
         begun, may_go_on = threading.Event(), threading.Event()
-        look_up, connect = socket.getaddrinfo, socket.socket.connect
+        look_up = socket.getaddrinfo
 
         def slow_look_up(host: Any, *rest: Any, **named: Any) -> Any:
             if moment == "the look-up":
@@ -676,16 +704,20 @@ class TestClosing:
                 assert may_go_on.wait(5)
             return look_up("127.0.0.1", *rest, **named)
 
-        def slow_connect(sock: socket.socket, address: Any) -> None:
-            begun.set()
-            if moment == "after the look-up":
-                assert may_go_on.wait(5)
-            connect(sock, address)
+        def slowed(connect: Callable[[socket.socket, Any], Any]) -> Callable[..., Any]:
+            def slow_connect(sock: socket.socket, address: Any) -> Any:
+                begun.set()
+                if moment == "after the look-up":
+                    assert may_go_on.wait(5)
+                return connect(sock, address)
+
+            return slow_connect
 
         with ExitStack() as stack:
             address = _unaccepting(stack)
             monkeypatch.setattr(socket, "getaddrinfo", slow_look_up)
-            monkeypatch.setattr(socket.socket, "connect", slow_connect)
+            for name in ("connect", "connect_ex"):
+                monkeypatch.setattr(socket.socket, name, slowed(getattr(socket.socket, name)))
             if way == "proxy":
                 monkeypatch.setenv("ALL_PROXY", f"http://proxy.example.test:{address[1]}")
             answer = ask("openai", f"{scheme}://api.example.test:{address[1]}")
@@ -707,6 +739,30 @@ class TestClosing:
             answer = ask("openai", "https://api.example.test/v1")
             assert proxy.asked.wait(5)
             self._close(answer, lambda: proxy.clients == 0)
+
+    @trusted
+    def test_while_the_proxy_is_answering(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A proxy in the midst of its headers is left, and what it sends is not gone into."""
+        answering, tick = threading.Event(), threading.Event()
+
+        def dripping(client: socket.socket) -> None:
+            client.sendall(b"HTTP/1.1 200 OK\r\nX: ")
+            answering.set()
+            while True:
+                client.sendall(b"x")
+                tick.wait(0.0005)
+
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for _ in range(20):
+                answering.clear()
+                with Proxy(answer=dripping) as proxy:
+                    monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+                    answer = ask("openai", "https://api.example.test/v1")
+                    assert answering.wait(5)
+                    self._close(answer, lambda: True)
+            gc.collect()
+        assert [str(warning.message) for warning in caught] == []
 
     @trusted
     def test_while_the_proxys_own_handshake_hangs(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -860,7 +916,7 @@ class TestSlowHandshakes:
             error, took_s = ended(ask("openai", secure(server), timeouts=limits))
             assert isinstance(error, StreamTimeout)
             assert error.phase == "connect"
-            assert 0.3 <= took_s < 0.3 + MARGIN_S
+            assert took_s < 0.3 + MARGIN_S
             until(lambda: server.live == 0)
 
     @trusted
@@ -872,7 +928,7 @@ class TestSlowHandshakes:
             error, took_s = ended(ask("openai", "https://api.example.test", timeouts=limits))
             assert isinstance(error, StreamTimeout)
             assert error.phase == "connect"
-            assert 0.3 <= took_s < 0.3 + MARGIN_S
+            assert took_s < 0.3 + MARGIN_S
 
 
 class TestRedirects:
@@ -901,7 +957,7 @@ class TestRedirects:
             answer._reader.thread.join(5)
             assert not answer._reader.thread.is_alive()
         assert server.requests == []
-        assert server._connections == 0
+        assert server.connections == 0
 
     @pytest.mark.parametrize(
         "location", ["http://[", "", "http://a b/", "\xff", "//", "http://:x/"]
@@ -1067,7 +1123,7 @@ class TestArguments:
         with pytest.raises(ConfigurationError) as caught:
             ask(provider, url, **arguments)  # type: ignore[arg-type]
         assert threading.active_count() == before
-        assert server._connections == 0
+        assert server.connections == 0
         assert caught.value.provider == provider
         return caught.value
 

@@ -29,13 +29,14 @@ from llm_sse.completion import Accumulator, Completion
 from llm_sse.errors import APIError, ConnectionLost, ProtocolError, StreamError
 from llm_sse.events import Event, Finish, StreamStart, TextDelta, Usage
 from llm_sse.providers import PROVIDERS
+from llm_sse.sse import SSEDecoder
 from tests.helpers import until
 from tests.providers.test_round_trip import (
     anthropic_answers,
     gemini_answers,
     openai_answers,
 )
-from tests.reliability.mutations import Mutation, mutations
+from tests.reliability.mutations import Mutation, mutations, with_one_field_wrong
 from tests.reliability.pieces import ODD
 from tests.sync.bodies import ONCE, producers
 from tests.wire import Body, Connection, WireServer, stream
@@ -48,7 +49,7 @@ FUZZ = settings(
     deadline=None,
     derandomize=False,
     print_blob=True,
-    max_examples=int(os.environ.get("LLM_SSE_FUZZ_EXAMPLES", "100")),
+    max_examples=int(os.environ.get("LLM_SSE_FUZZ_EXAMPLES", "60")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _HANG_S = 10.0
@@ -64,14 +65,17 @@ class Wire(Struct, frozen=True):
         framing: `chunked`, `close` or `length`.
         sizes: The pieces' sizes, over and over.
         cut: Whether the framing's own end never comes.
+        line_end: What stands at the end of a line.
     """
 
     framing: str
     sizes: list[int]
     cut: bool
+    line_end: bytes
 
     def respond(self, body: bytes) -> Body:
         """Return a response with that body."""
+        body = body.replace(b"\n", self.line_end)
         pieces, sizes, start = [], itertools.cycle(self.sizes), 0
         while start < len(body):
             end = start + next(sizes)
@@ -92,6 +96,7 @@ wires = st.builds(
     framing=st.sampled_from(["chunked", "close", "length"]),
     sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=8),
     cut=st.booleans(),
+    line_end=st.sampled_from([b"\n", b"\r\n", b"\r"]),
 )
 
 
@@ -235,6 +240,8 @@ def _spoilt(body: bytes, changes: list[Mutation]) -> bytes:
     return body
 
 
+#: To make a failing example small takes longer than a test may.
+pytestmark = pytest.mark.timeout(600)
 formats = pytest.mark.parametrize("provider", list(PROVIDERS))
 
 
@@ -257,6 +264,25 @@ class TestSpoiltStreams:
         bodies = st.sampled_from(RECORDED[provider])
         body = _spoilt(data.draw(bodies), data.draw(mutations(bodies)))
         server.play(provider, data.draw(wires).respond(body))
+
+
+class TestOneFieldWrong:
+    @formats
+    def test_in_memory(self, provider: str) -> None:
+        """Whatever a field holds, what the decoder makes of it is events and then one ending."""
+        for body in with_one_field_wrong(ODD[provider]):
+            frames, decoder = SSEDecoder(), PROVIDERS[provider].decoder()
+            events: list[Event] = []
+            try:
+                for sse in frames.feed(body):
+                    events.extend(decoder.decode(sse))
+                events.extend(decoder.end())
+            except ENDINGS:
+                pass
+            except Exception as error:
+                pytest.fail(f"{error!r} of {body!r}")
+            else:
+                assert type(events[-1]) is Finish
 
 
 class TestSoundStreams:

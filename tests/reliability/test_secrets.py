@@ -121,6 +121,7 @@ class Outcome:
         self.stream: TokenStream | None = None
         self.events: list[Event] = []
         self.error: StreamError | None = None
+        self.by_the_call = False
 
     def surfaces(self) -> Iterator[tuple[str, str]]:
         """Yield every place with what can be seen there."""
@@ -135,7 +136,7 @@ class Outcome:
         for link in ("the error", "its cause or context", "the cause's own"):
             if error is None:
                 return
-            yield from _seen_of(link, error)
+            yield from _seen_of(link, error, with_variables=not self.by_the_call)
             error = error.__cause__ or error.__context__
 
 
@@ -156,18 +157,21 @@ class Question:
         outcome = Outcome()
         try:
             outcome.stream = self._ask("Hi", **self._arguments)
-            outcome.events.extend(_each(outcome.stream))
-            outcome.events.extend(_each(outcome.stream))
+            for _ in range(2):
+                for event in outcome.stream.events():
+                    outcome.events.append(event)
         except StreamError as error:
             outcome.error = error
+            outcome.by_the_call = outcome.stream is None
         return outcome
 
 
-def _each(stream: TokenStream) -> Iterator[Event]:
-    yield from stream.events()
+def _seen_of(what: str, error: BaseException, *, with_variables: bool) -> Iterator[tuple[str, str]]:
+    """Yield what an error shows.
 
-
-def _seen_of(what: str, error: BaseException) -> Iterator[tuple[str, str]]:
+    What a stream ends with has no frames. What the call itself raises has those of the call, whose
+    variables are the caller's own arguments, as with any function: there they do not count.
+    """
     yield f"str of {what}", str(error)
     yield f"repr of {what}", repr(error)
     yield f"args of {what}", repr(error.args)
@@ -178,7 +182,7 @@ def _seen_of(what: str, error: BaseException) -> Iterator[tuple[str, str]]:
         pickled = pickle.dumps(error)
         yield f"{what}, pickled", pickled.decode("latin-1")
         yield f"{what}, unpickled", repr(vars(pickle.loads(pickled)))
-    told = traceback.TracebackException.from_exception(error, capture_locals=True)
+    told = traceback.TracebackException.from_exception(error, capture_locals=with_variables)
     yield f"the traceback of {what}, with the variables", "".join(told.format())
 
 

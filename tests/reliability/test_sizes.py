@@ -26,7 +26,7 @@ from llm_sse.errors import (
     StreamTimeout,
 )
 from llm_sse.sse import DEFAULT_MAX_EVENT_BYTES
-from tests.reliability.measured import Measured, Runner
+from tests.reliability.measured import KEY, Measured, Runner
 from tests.reliability.pieces import (
     CHUNKED,
     EVENT_STREAM,
@@ -51,6 +51,8 @@ MAX_MESSAGE_CHARS = 8192
 SOON_S = 0.3
 #: What ends by itself takes half a second; the rest is for a busy machine.
 AT_ONCE_S = 5.0
+#: More processor time than an error may take, however much there is of it.
+NOTICED_S = 3.0
 
 MANY = 100_000
 DEEP = 100_000
@@ -142,6 +144,11 @@ class TestManyEvents:
     def test_events_without_data(self, runner: Runner) -> None:
         """So do events that have a name and no data."""
         check(ask(runner, sends(HEAD, *[b"event: x\n\n" * 10_000] * 10, ONE, END)))
+
+    def test_lines_that_mean_nothing(self, runner: Runner) -> None:
+        """Of lines that belong to no field only the first few are kept."""
+        lines = (b"x" * 1023 + b"\n") * 1024
+        check(ask(runner, sends(HEAD, *[lines] * 128, b"\n", ONE, END)))
 
     def test_tiny_deltas(self, runner: Runner, provider: str) -> None:
         """A hundred thousand deltas of one character arrive, each as an event."""
@@ -367,10 +374,13 @@ def bombs() -> dict[str, bytes]:
     found["gzip, " * 19 + "gzip"] = gzipped
     for coding, name in (("br", "brotli"), ("br", "brotlicffi"), ("zstd", "backports.zstd")):
         try:
-            found[coding] = importlib.import_module(name).compress(bytes(256 * MIB))
+            found[coding] = importlib.import_module(name).compress(bytes(128 * MIB))
         except ImportError:
             continue
     return found
+
+
+BOMBS = bombs()
 
 
 def compressed(coding: str, status: int = 200, **headers: str) -> bytes:
@@ -379,14 +389,14 @@ def compressed(coding: str, status: int = 200, **headers: str) -> bytes:
 
 
 class TestDecompressionBombs:
-    @pytest.mark.parametrize(("coding", "payload"), bombs().items(), ids=list(bombs()))
+    @pytest.mark.parametrize(("coding", "payload"), BOMBS.items(), ids=list(BOMBS))
     def test_a_body(self, runner: Runner, coding: str, payload: bytes) -> None:
         """A body is never inflated as a whole, however often it was deflated."""
         check(ask(runner, sends(compressed(coding), payload)), ProtocolError)
 
     def test_a_refusal(self, runner: Runner) -> None:
         """Of a refusal's body no more is inflated than is read."""
-        check(ask(runner, sends(compressed("gzip", 500), bomb())), ServerError)
+        check(ask(runner, sends(compressed("gzip", 500), BOMBS["gzip"])), ServerError)
 
     def test_nothing_but_empty_blocks(self, runner: Runner) -> None:
         """A compressed nothing without end is a silence."""
@@ -423,6 +433,7 @@ class TestRefusals:
         body = b'{"error":[%s0]}' % (b'"",' * 340_000)
         measured = ask(runner, sends(head(400, framing=str(len(body))), body))
         check(measured, InvalidRequestError)
+        assert measured.cpu_s < NOTICED_S
 
     @pytest.mark.parametrize("value", ["9" * 60_000, "1e999999", "(" * 60_000, "9," * 30_000])
     def test_a_wait_that_nobody_can_mean(self, runner: Runner, value: str) -> None:
@@ -458,7 +469,7 @@ class TestRedirects:
     def test_a_bomb(self, runner: Runner) -> None:
         """Nor is it inflated."""
         redirect = compressed("gzip", 302, Location="http://elsewhere/")
-        check(ask(runner, sends(redirect, bomb()), first_token_s=5.0), ConfigurationError)
+        check(ask(runner, sends(redirect, BOMBS["gzip"]), first_token_s=5.0), ConfigurationError)
 
 
 class TestMessages:
@@ -488,14 +499,23 @@ class TestTextsMadeToBeSlow:
         assert measured.calls == (1, 1)
 
     def test_an_error_message(self, runner: Runner, provider: str) -> None:
-        """An error's words are searched for hints in a time that nobody notices."""
+        """An error's words are searched for hints, and for the key, without anybody noticing."""
         words = b"model " * (8 * MIB // 6)
         event = data(
             b'{"type":"error","error":{"type":"not_found_error","code":404,"message":"%s"}}' % words
         )
         measured = ask(runner, sends(HEAD, event), provider)
         assert measured.error in {"InvalidRequestError", "ServerError"}
-        assert measured.cpu_s < 3
+        assert measured.cpu_s < NOTICED_S
+
+    @pytest.mark.parametrize("text", ["", KEY[:20]], ids=["empty", "beginning of the key"])
+    def test_an_error_in_small_pieces(self, runner: Runner, provider: str, text: str) -> None:
+        """So are its parts, however many there are, and whatever they resemble."""
+        values = json.dumps([text] * (4 * MIB // (len(text) + 4))).encode()
+        event = data(b'{"type":"error","error":{"message":"no","more":%s}}' % values)
+        measured = ask(runner, sends(HEAD, event), provider)
+        assert measured.error == "ServerError"
+        assert measured.cpu_s < NOTICED_S
 
 
 Make = Callable[[Pieces, int], bytes]
@@ -518,11 +538,25 @@ def small_fragments(wire: Pieces, size: int) -> bytes:
     return wire.begun_call() + one * (size // len(one)) + wire.ended_call() + wire.end
 
 
+def _named_fragments(fill: str, size: int) -> bytes:
+    call = {"index": 0, "function": {"name": "f", "arguments": fill * 32}}
+    one = data({"choices": [{"delta": {"tool_calls": [call]}}]})
+    return one * (size // len(one))
+
+
 def small_fragments_with_a_name(wire: Pieces, size: int) -> bytes:
     """Return the same from a server that says the function's name with each piece."""
-    call = {"index": 0, "function": {"name": "f", "arguments": "x" * 32}}
-    one = data({"choices": [{"delta": {"tool_calls": [call]}}]})
-    return one * (size // len(one)) + wire.end
+    return _named_fragments("x", size) + wire.end
+
+
+def small_fragments_that_look_like_an_end(wire: Pieces, size: int) -> bytes:
+    """Return the same with pieces after each of which the arguments may be complete."""
+    return wire.begun_call() + _named_fragments("}", size) + wire.end
+
+
+def small_calls(wire: Pieces, size: int) -> bytes:
+    """Return a body of calls, each of them complete."""
+    return numbered(wire.calls, size // len(wire.calls(MANY))) + wire.end
 
 
 def calls_that_end_last_to_first(wire: Pieces, size: int) -> bytes:
@@ -582,6 +616,14 @@ class TestLinearTime:
     def test_fragments_that_repeat_the_name(self, runner: Runner) -> None:
         """That holds for servers that say the function's name with each fragment."""
         self.check(runner, "openai", small_fragments_with_a_name)
+
+    def test_fragments_that_look_like_an_end(self, runner: Runner) -> None:
+        """That holds where each of these fragments could be the call's last one."""
+        self.check(runner, "openai", small_fragments_that_look_like_an_end)
+
+    def test_calls(self, runner: Runner) -> None:
+        """That holds for calls that are all open until the answer ends."""
+        self.check(runner, "openai", small_calls)
 
     def test_calls_that_end_last_to_first(self, runner: Runner) -> None:
         """That holds for calls that are open at once and end in any order."""

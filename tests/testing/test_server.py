@@ -288,8 +288,9 @@ class TestRecord:
     def test_notes_when_each_text_delta_was_sent(self, server: FakeServer, how: Any) -> None:
         """sent_at is a time between the arrival of what was before and that of the delta."""
         server.script(framing(how), think("Hm."), say("one"), pause(0.05), say("two"))
-        with Client(server) as client:
+        with Client(server, asks=False) as client:
             asked = time.monotonic()
+            client.ask()
             client.until(b'"one"')
             came_first = time.monotonic()
             client.until(b'"two"')
