@@ -17,9 +17,11 @@ from llm_sse.errors import (
     StreamError,
 )
 from llm_sse.events import Finish
-from llm_sse.testing import FakeServer, cut, fail, finish, framing, page, raw, say, stall
+from llm_sse.testing import FakeServer, cut, fail, finish, framing, page, pause, raw, say, stall
 from llm_sse.testing.script import Action
 from tests.reliability.asking import ask, read
+from tests.sync.bodies import ask_openai
+from tests.wire import Connection, WireServer, head
 
 SAID = "one two three"
 
@@ -155,6 +157,27 @@ class TestTrailing:
         assert ask(server).text() == SAID
         assert time.monotonic() - begun < 2.0 + 0.75
 
+    @pytest.mark.parametrize(
+        "noise", [b": keep-alive\n\n", b"\n", b"retry: 1000\n"], ids=["comments", "blanks", "retry"]
+    )
+    def test_noise_after_a_finish_reason_is_no_reason_to_wait(
+        self, server: FakeServer, noise: bytes
+    ) -> None:
+        """What is no event does not keep a complete answer from its end."""
+        reason = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+        server.script(say(SAID), raw(reason), *[raw(noise), pause(0.1)] * 100)
+        begun = time.monotonic()
+        assert ask(server).text() == SAID
+        assert time.monotonic() - begun < 2.0 + 0.75
+
+    def test_a_short_idle_limit_does_not_make_a_complete_answer_incomplete(
+        self, server: FakeServer
+    ) -> None:
+        """The wait for what may follow is shorter than the limit for what must."""
+        reason = b'data: {"choices":[{"delta":{},"finish_reason":"stop"}]}\n\n'
+        server.script(say(SAID), raw(reason), stall())
+        assert ask(server, timeouts=Timeouts(idle_s=0.4)).text() == SAID
+
 
 class TestNoStream:
     """A 200 that is no event stream."""
@@ -188,6 +211,20 @@ class TestNoStream:
         )
         server.script(page(body, content_type="application/octet-stream"))
         assert ask(server).text() == "one"
+
+    @pytest.mark.parametrize("code", [401, 503])
+    def test_a_refusal_whose_body_does_not_end_is_still_the_status(self, code: int) -> None:
+        """The status is known, and so is what to do about it: the rest is not waited for."""
+
+        def dribble(connection: Connection) -> None:
+            connection.send(head(code, framing="100000") + b"n")
+            connection.wait_closed()
+
+        begun = time.monotonic()
+        with WireServer(dribble) as wire, pytest.raises(APIError) as caught:
+            ask_openai(wire.url).text()
+        assert caught.value.status == code
+        assert time.monotonic() - begun < 2.0 + 0.75
 
     @pytest.mark.parametrize("code", [400, 401, 404, 429, 500, 503])
     def test_an_error_without_json_is_still_the_status(
