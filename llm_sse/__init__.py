@@ -19,6 +19,7 @@ from .sync.buffered import buffered
 from .sync.reader import Timeouts
 from .sync.stream import (
     TokenStream,
+    complete_sync,
     stream_anthropic,
     stream_gemini,
     stream_openai,
@@ -37,6 +38,7 @@ __all__ = [
     "Tool",
     "__version__",
     "buffered",
+    "complete_sync",
     "errors",
     "events",
     "measure_stream",

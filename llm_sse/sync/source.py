@@ -20,10 +20,9 @@ from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
-from ..providers.base import Decoder, Provider, map_strings, request_id
+from ..providers.base import Decoder, Frames, Provider, map_strings, request_id
 from ..retry import RetryPolicy
 from ..seam import join
-from ..sse import SSEDecoder
 from .channel import Channel, ChannelClosed
 from .reader import Timeouts
 from .transport import send
@@ -220,7 +219,7 @@ class EventSource:
             before_read=self._channel.flush,
         )
         answered = Answered(stream.status, request_id(stream.headers), dict(stream.headers))
-        frames = SSEDecoder()
+        frames = provider.frames(stream=self._chat.stream)
         try:
             if not 200 <= stream.status < 300:
                 body = stream.read_all(_MAX_ERROR_BODY_BYTES)
@@ -259,7 +258,7 @@ class EventSource:
 
     def _end_of_body(
         self,
-        frames: SSEDecoder,
+        frames: Frames,
         decoder: Decoder,
         answered: Answered,
         broken: ConnectionLost | None,
@@ -290,10 +289,10 @@ class EventSource:
             raise failure
         if broken is None:
             return
-        if outside and not is_event_stream(answered.headers):
-            kind = answered.headers.get("content-type", "nothing known")
+        kind = answered.headers.get("content-type", "nothing known")
+        if outside and not kind.lower().startswith(frames.content_type):
             raise ProtocolError(
-                f"the answer is {kind}, not an event stream; is base_url right? It begins: "
+                f"the answer is {kind}, not {frames.content_type}; is base_url right? It begins: "
                 f"{outside[:200]!r}"
             )
         raise broken
@@ -359,8 +358,3 @@ def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
     values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
     found = [key, *values, *(value.rpartition(" ")[2] for value in values)]
     return [secret for secret in found if len(secret) >= MIN_KEY_CHARS]
-
-
-def is_event_stream(headers: dict[str, str]) -> bool:
-    """Whether the response says that it is an event stream."""
-    return headers.get("content-type", "").lower().startswith("text/event-stream")
