@@ -22,6 +22,7 @@ from .sync.stream import (
     complete_sync,
     stream_anthropic,
     stream_gemini,
+    stream_ollama,
     stream_openai,
     stream_sync,
 )
@@ -44,6 +45,7 @@ __all__ = [
     "measure_stream",
     "stream_anthropic",
     "stream_gemini",
+    "stream_ollama",
     "stream_openai",
     "stream_sync",
     "stream_with_count",

@@ -285,6 +285,8 @@ class Provider(ABC):
                 provider=self.name,
             )
         source = next((name for name in self.key_env if environ.get(name)), None)
+        if api_key == "":
+            return ""  # on purpose: the environment's key shall not go to that server
         if api_key is not None:
             found, source = api_key, "api_key"
         elif source is not None:
