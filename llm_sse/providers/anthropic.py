@@ -158,6 +158,7 @@ class Anthropic(Provider):
     max_tokens: int = 16384
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/messages",)
+    ping: ClassVar[bytes] = encode_sse('{"type":"ping"}', event="ping")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/v1/messages`."""

@@ -34,7 +34,7 @@ from ..errors import (
     ProtocolError,
 )
 from ..events import Event, FinishReason, ToolCall
-from ..sse import ServerSentEvent, SSEDecoder
+from ..sse import ServerSentEvent, SSEDecoder, encode_comment
 
 __all__ = [
     "Accepted",
@@ -175,6 +175,8 @@ class Provider(ABC):
     paths: ClassVar[tuple[str, ...]] = ()
     #: What stands between a server's root and the paths that the base URL leaves to us.
     root: ClassVar[str] = ""
+    #: What stands in a stream as a sign of life without content.
+    ping: ClassVar[bytes] = encode_comment("ping")
 
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:

@@ -150,6 +150,8 @@ class Ollama(Provider):
     needs_key: bool = False
 
     paths: ClassVar[tuple[str, ...]] = (r"/api/chat",)
+    #: A line without a value is all that NDJSON allows beside values.
+    ping: ClassVar[bytes] = b"\n"
 
     def find_base_url(self, environ: Mapping[str, str]) -> str:
         """Return the server that the environment names, in any form that Ollama's clients take.

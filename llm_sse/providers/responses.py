@@ -206,6 +206,7 @@ class Responses(Provider):
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/responses",)
     root: ClassVar[str] = "/v1"
+    ping: ClassVar[bytes] = encode_sse('{"type":"keepalive"}', event="keepalive")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/responses`."""
