@@ -211,7 +211,7 @@ def stream_sync(
 
     Args:
         prompt: The question; with `messages`, their last user turn.
-        provider: `openai`, `anthropic`, `gemini` or `ollama`.
+        provider: `openai`, `openai-responses`, `anthropic`, `gemini` or `ollama`.
         model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
