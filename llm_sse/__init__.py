@@ -19,8 +19,10 @@ from .sync.buffered import buffered
 from .sync.reader import Timeouts
 from .sync.stream import (
     TokenStream,
+    complete_sync,
     stream_anthropic,
     stream_gemini,
+    stream_ollama,
     stream_openai,
     stream_sync,
 )
@@ -37,11 +39,13 @@ __all__ = [
     "Tool",
     "__version__",
     "buffered",
+    "complete_sync",
     "errors",
     "events",
     "measure_stream",
     "stream_anthropic",
     "stream_gemini",
+    "stream_ollama",
     "stream_openai",
     "stream_sync",
     "stream_with_count",

@@ -83,6 +83,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
         tools: Neutral `Tool`s, and dictionaries in a provider's own words.
         tool_choice: `auto`, `none`, `required`, a tool's name, or a provider's own object.
         extra_body: Merged into the request's JSON last, key by key.
+        stream: Whether the answer shall come piece by piece.
     """
 
     model: str
@@ -95,6 +96,7 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     tools: tuple[Any, ...] = ()
     tool_choice: Union[str, dict[str, Any], None] = None
     extra_body: dict[str, Any] = {}
+    stream: bool = True
 
 
 # msgspec prepares a type when it is first used, which several threads must not do at once (as of
@@ -146,7 +148,7 @@ def make_chat(
         stop: One text, or several, at which the answer ends.
         tools: Tools, neutral, in OpenAI's shape, or in the provider's own.
         extra_body: What else shall be in the request's JSON.
-        settings: `max_tokens`, `temperature`, `top_p`, `tool_choice`.
+        settings: `max_tokens`, `temperature`, `top_p`, `tool_choice`, `stream`.
 
     Raises:
         ConfigurationError: Something is missing, of the wrong type or out of range.

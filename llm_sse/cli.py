@@ -34,7 +34,7 @@ from .errors import (
 )
 from .events import Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
-from .providers import PROVIDERS
+from .providers import PROVIDERS, Provider
 from .sync.source import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import DEFAULT_TEXT, FakeServer
@@ -173,7 +173,7 @@ def providers(as_json: bool) -> None:
             "name": row.name,
             "model": os.environ.get(row.model_env) or row.model,
             "model_from": row.model_env if os.environ.get(row.model_env) else None,
-            "base_url": redact_url(os.environ.get(row.base_url_env) or row.base_url),
+            "base_url": redact_url(_base_url(row)),
             "base_url_from": row.base_url_env if os.environ.get(row.base_url_env) else None,
             "keys": {name: bool(os.environ.get(name)) for name in row.key_env},
         }
@@ -198,9 +198,18 @@ def fake(port: int, text: str, ttft_s: float, tokens_per_s: float) -> None:
         suppress(KeyboardInterrupt),
         FakeServer(text, port=port, ttft_s=ttft_s, tokens_per_s=tokens_per_s) as server,
     ):
+        width = max(map(len, PROVIDERS))
         for name in PROVIDERS:
-            click.echo(f"{name:<10} {server.base_url(name)}")
+            click.echo(f"{name:<{width}} {server.base_url(name)}")
         _wait()
+
+
+def _base_url(row: Provider) -> str:
+    """Return where a provider is; what the environment says wrongly is shown as it stands."""
+    try:
+        return row.find_base_url(os.environ)
+    except ConfigurationError:
+        return os.environ[row.base_url_env]
 
 
 def _prompt(ctx: click.Context) -> str:
@@ -228,7 +237,7 @@ def _target(provider: str | None, base_url: str | None) -> Iterator[dict[str, An
     if provider or base_url or with_key:
         yield {"provider": provider or first, "base_url": base_url}
         return
-    keys = ", ".join(" or ".join(row.key_env) for row in rows)
+    keys = ", ".join(dict.fromkeys(" or ".join(row.key_env) for row in rows))
     _note(f"no key found ({keys}): this answer comes from the built-in fake provider")
     with FakeServer(ttft_s=0.2, tokens_per_s=40) as server, requests.Session() as session:
         session.trust_env = False  # a proxy cannot reach this machine's loopback

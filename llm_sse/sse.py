@@ -74,6 +74,9 @@ class SSEDecoder:
         ignored: Lines with an unknown field name, as they came, at most 64 KiB.
     """
 
+    #: The media type of the bodies that this is for.
+    content_type: Final = "text/event-stream"
+
     def __init__(self, *, max_event_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> None:
         if isinstance(max_event_bytes, bool) or not isinstance(max_event_bytes, int):
             raise ConfigurationError(f"max_event_bytes must be an int, not {max_event_bytes!r}")

@@ -195,7 +195,7 @@ def test_bytes_that_are_no_text_can_be_asked(server: FakeServer) -> None:
         (("one", "two"), "put it in quotes"),
         ((" ",), "the prompt is empty"),
         ((), "the prompt is empty"),
-        (("-p", "nobody", "Hi"), "'openai', 'anthropic', 'gemini'"),
+        (("-p", "nobody", "Hi"), "'openai', 'openai-responses', 'anthropic', 'gemini', 'ollama'"),
         (("--max-tokens", "0", "Hi"), "x>=1"),
         (("providers", "of"), "unexpected extra argument"),
     ],
@@ -557,7 +557,7 @@ def test_without_any_key_a_fake_answers() -> None:
     assert result.stdout.startswith(b"Server-sent events are")
     assert result.stderr.decode() == (
         "llm-sse: no key found (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or "
-        "GOOGLE_API_KEY): this answer comes from the built-in fake provider\n"
+        "GOOGLE_API_KEY, OLLAMA_API_KEY): this answer comes from the built-in fake provider\n"
     )
 
 
@@ -641,12 +641,14 @@ def test_the_table_of_providers() -> None:
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[1] == ["openai", "[b]mine", "https://***@here/v1", "OPENAI_API_KEY", "unset"]
     assert lines[2] == ["(from", "OPENAI_MODEL)", "(from", "OPENAI_BASE_URL)"]
-    assert lines[3] == [
+    assert lines[3][0] == "openai-responses"
+    assert lines[5] == [
         *("anthropic", PROVIDERS["anthropic"].model, "https://api.anthropic.com"),
         *("ANTHROPIC_API_KEY", "unset"),
     ]
-    assert lines[4][-2:] == ["GEMINI_API_KEY", "unset"]
-    assert lines[5] == ["GOOGLE_API_KEY", "set"]
+    assert lines[6][-2:] == ["GEMINI_API_KEY", "unset"]
+    assert lines[7] == ["GOOGLE_API_KEY", "set"]
+    assert lines[8] == ["ollama", "gemma4", "http://127.0.0.1:11434", "OLLAMA_API_KEY", "unset"]
 
 
 def test_the_providers_as_json() -> None:
@@ -704,9 +706,11 @@ def test_the_fake_listens_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> N
     result = _run("fake", "--port", str(port))
     assert result.exit_code == 0
     assert result.stdout == (
-        f"openai     http://127.0.0.1:{port}/v1\n"
-        f"anthropic  http://127.0.0.1:{port}\n"
-        f"gemini     http://127.0.0.1:{port}\n"
+        f"openai           http://127.0.0.1:{port}/v1\n"
+        f"openai-responses http://127.0.0.1:{port}/v1\n"
+        f"anthropic        http://127.0.0.1:{port}\n"
+        f"gemini           http://127.0.0.1:{port}\n"
+        f"ollama           http://127.0.0.1:{port}\n"
     )
 
 

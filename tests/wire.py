@@ -107,9 +107,12 @@ class WireServer:
                     pending += data
                 head, _, pending = pending.partition(b"\r\n\r\n")
                 length = next(
-                    int(line.split(b":")[1])
-                    for line in head.lower().split(b"\r\n")
-                    if line.startswith(b"content-length:")
+                    (
+                        int(line.split(b":")[1])
+                        for line in head.lower().split(b"\r\n")
+                        if line.startswith(b"content-length:")
+                    ),
+                    0,
                 )
                 while len(pending) < length:
                     data = sock.recv(65536)

@@ -31,6 +31,7 @@ import msgspec
 from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments
+from ..completion import Completion
 from ..errors import APIError, ConfigurationError
 from ..events import (
     Citation,
@@ -157,6 +158,7 @@ class Anthropic(Provider):
     max_tokens: int = 16384
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/messages",)
+    ping: ClassVar[bytes] = encode_sse('{"type":"ping"}', event="ping")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/v1/messages`."""
@@ -164,7 +166,7 @@ class Anthropic(Provider):
             "model": chat.model,
             "max_tokens": chat.max_tokens or self.max_tokens,
             "messages": _messages(chat.messages),
-            "stream": True,
+            "stream": chat.stream,
         }
         if chat.system:
             body["system"] = chat.system
@@ -182,12 +184,27 @@ class Anthropic(Provider):
             url=f"{base_url}/v1/messages",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json", "anthropic-version": self.version},
-            credentials={self.auth_header: self.auth_prefix + key},
+            credentials=self.credentials(key),
         )
 
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
         return _Decoder(self)
+
+    def retold(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """A whole answer is a `message_start` that has its content already, and an end."""
+        if answer.get("type") == "error" or "content" not in answer:
+            return [answer]
+        names = ("stop_reason", "stop_sequence", "stop_details")
+        return [
+            {"type": "message_start", "message": answer},
+            {
+                "type": "message_delta",
+                "delta": {name: answer.get(name) for name in names},
+                "usage": answer.get("usage"),
+            },
+            {"type": "message_stop"},
+        ]
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Read `{"type": "error", "error": {"type", "message"}, "request_id"}`.
@@ -245,6 +262,37 @@ class Anthropic(Provider):
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
         """Return an encoder for one response body."""
         return _Encoder(model)
+
+    def answer_body(self, completion: Completion) -> bytes:
+        """Write a `message`."""
+        blocks: list[dict[str, Any]] = []
+        if completion.reasoning:
+            blocks.append({"type": "thinking", "thinking": completion.reasoning, "signature": ""})
+        if text := completion.text or completion.refusal:
+            block: dict[str, Any] = {"type": "text", "text": text}
+            if completion.citations:
+                block["citations"] = [
+                    citation.raw or _citation_object(citation) for citation in completion.citations
+                ]
+            blocks.append(block)
+        blocks += [
+            {"type": "tool_use", "id": call.id, "name": call.name, "input": call.arguments}
+            for call in completion.tool_calls
+        ]
+        reason = completion.finish_reason or "stop"
+        usage = completion.usage or Usage()
+        return msgspec.json.encode(
+            {
+                "id": completion.response_id or "",
+                "type": "message",
+                "role": "assistant",
+                "model": completion.model or "",
+                "content": blocks,
+                "stop_reason": completion.raw_finish_reason or _WORDS.get(reason, reason),
+                "stop_sequence": None,
+                "usage": usage.raw or _usage_object(usage),
+            }
+        )
 
     def error_body(self, error: APIError) -> bytes:
         """Write `{"type": "error", "error": {"type", "message"}}`."""

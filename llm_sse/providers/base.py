@@ -34,14 +34,16 @@ from ..errors import (
     ProtocolError,
 )
 from ..events import Event, FinishReason, ToolCall
-from ..sse import ServerSentEvent, SSEDecoder
+from ..sse import ServerSentEvent, SSEDecoder, encode_comment
 
 __all__ = [
     "Accepted",
     "Decoder",
     "Encoder",
+    "Frames",
     "Provider",
     "ToolCallBuilder",
+    "WholeAnswer",
     "bearer_token",
     "decode_body",
     "decode_json",
@@ -95,6 +97,26 @@ class Decoder(Protocol):
         """
 
 
+class Frames(Protocol):
+    """What cuts a body's bytes into wire events; made anew for every attempt.
+
+    Attributes:
+        ignored: What was in the body outside of any wire event, as it came, at most 64 KiB.
+    """
+
+    ignored: bytearray
+
+    @property
+    def content_type(self) -> str:
+        """The media type of such a body."""
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes, of any number; return the wire events that they complete."""
+
+    def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
+        """Take note that no more bytes will come; return what they left unfinished, if asked."""
+
+
 class Encoder(Protocol):
     """The provider's side of a response body."""
 
@@ -135,6 +157,7 @@ class Provider(ABC):
         base_url_env: The environment variable that overrides the base URL.
         auth_header: The header that carries the key.
         auth_prefix: What stands before the key in that header.
+        needs_key: Whether it answers nobody without a key.
     """
 
     name: str
@@ -146,19 +169,37 @@ class Provider(ABC):
     base_url_env: str
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "
+    needs_key: bool = True
 
     #: Paths (regular expressions, matched whole) at which the real endpoint listens.
     paths: ClassVar[tuple[str, ...]] = ()
     #: What stands between a server's root and the paths that the base URL leaves to us.
     root: ClassVar[str] = ""
+    #: What stands in a stream as a sign of life without content.
+    ping: ClassVar[bytes] = encode_comment("ping")
 
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
-        """Write a request, to `base_url` (without trailing slashes), with that key."""
+        """Write a request, to `base_url` (without trailing slashes), with that key.
+
+        Whether the answer shall be streamed is `chat.stream`.
+        """
+
+    def frames(self, *, stream: bool = True) -> Frames:
+        """Return what cuts one body into wire events, whether it was streamed or comes whole."""
+        return SSEDecoder() if stream else WholeAnswer(self.retold)
 
     @abstractmethod
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
+
+    @abstractmethod
+    def retold(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """Return the wire events, as JSON values, that would have told a whole answer in pieces.
+
+        So there is one understanding of an answer, whichever way it comes. An error, or anything
+        else that is no answer, is returned as it is.
+        """
 
     @abstractmethod
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
@@ -179,6 +220,10 @@ class Provider(ABC):
     @abstractmethod
     def encoder(self, *, model: str, usage: bool = True) -> Encoder:
         """Return an encoder for one response body."""
+
+    @abstractmethod
+    def answer_body(self, completion: Completion) -> bytes:
+        """Write an answer that is not streamed as the provider's JSON body."""
 
     @abstractmethod
     def error_body(self, error: APIError) -> bytes:
@@ -236,16 +281,20 @@ class Provider(ABC):
         """
         if api_key is not None and not isinstance(api_key, str):
             raise ConfigurationError(f"api_key must be a str, not {type(api_key).__name__}")
-        if api_key == "":
+        if api_key == "" and self.needs_key:
             raise ConfigurationError(
                 f"api_key is empty; leave it out to use {' or '.join(self.key_env)}",
                 provider=self.name,
             )
         source = next((name for name in self.key_env if environ.get(name)), None)
+        if api_key == "":
+            return ""  # on purpose: the environment's key shall not go to that server
         if api_key is not None:
             found, source = api_key, "api_key"
         elif source is not None:
             found = environ[source]
+        elif not self.needs_key:
+            return ""
         else:
             raise ConfigurationError(
                 f"no key for {self.name}: set the environment variable "
@@ -257,6 +306,14 @@ class Provider(ABC):
         except ConfigurationError as error:
             raise ConfigurationError(f"the key in {source} cannot be sent: {error}") from None
         return found
+
+    def credentials(self, key: str) -> dict[str, str]:
+        """Return the header that carries the key; none where there is no key."""
+        return {self.auth_header: self.auth_prefix + key} if key else {}
+
+    def find_base_url(self, environ: Mapping[str, str]) -> str:
+        """Return the environment's base URL, or the provider's own."""
+        return environ.get(self.base_url_env) or self.base_url
 
     def api_error(
         self,
@@ -313,6 +370,53 @@ class Provider(ABC):
             provider=self.name,
             request_id=request_id(headers),
         )
+
+
+class WholeAnswer:
+    """The frames of an answer that was not streamed: one JSON body, retold as wire events.
+
+    Args:
+        retold: The provider's way to retell it.
+        max_bytes: The most that the body may have.
+    """
+
+    content_type = "application/json"
+
+    def __init__(
+        self,
+        retold: Callable[[dict[str, Any]], Iterable[Any]],
+        *,
+        max_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        self.ignored = bytearray()
+        self._retold = retold
+        self._max_bytes = max_bytes
+        self._body = bytearray()
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Keep the bytes: nothing is known before the last one.
+
+        Raises:
+            ProtocolError: The body is larger than `max_bytes`.
+        """
+        self._body += chunk
+        if len(self._body) > self._max_bytes:
+            raise ProtocolError(f"the answer is larger than {self._max_bytes} bytes")
+        return []
+
+    def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
+        """Return the wire events; none where the body is no JSON object."""
+        body, self._body = bytes(self._body), bytearray()
+        try:
+            answer = decode_json(body.decode("utf-8", "replace"))
+        except ProtocolError:
+            answer = None
+        if not isinstance(answer, dict):
+            self.ignored += body[:65536]
+            return []
+        return [
+            ServerSentEvent(msgspec.json.encode(event).decode()) for event in self._retold(answer)
+        ]
 
 
 class ToolCallBuilder:

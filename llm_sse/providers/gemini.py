@@ -34,6 +34,7 @@ import msgspec
 from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments
+from ..completion import Completion
 from ..errors import APIError, ConfigurationError
 from ..events import (
     Citation,
@@ -180,7 +181,10 @@ class Gemini(Provider):
     )
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
-        """Write `POST {base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse`."""
+        """Write `POST {base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse`.
+
+        A whole answer has a path of its own, `:generateContent`.
+        """
         body: dict[str, Any] = {"contents": _contents(chat.messages)}
         if chat.system:
             body["systemInstruction"] = {"parts": [{"text": chat.system}]}
@@ -198,16 +202,21 @@ class Gemini(Provider):
         if chat.tool_choice is not None:
             body["toolConfig"] = _tool_choice(chat.tool_choice)
         model = quote(chat.model.removeprefix("models/"), safe="")
+        method = "streamGenerateContent?alt=sse" if chat.stream else "generateContent"
         return HTTPRequest(
-            url=f"{base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse",
+            url=f"{base_url}/v1beta/models/{model}:{method}",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json"},
-            credentials={self.auth_header: self.auth_prefix + key},
+            credentials=self.credentials(key),
         )
 
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
         return _Decoder(self)
+
+    def retold(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """A whole answer has the shape of every event of a stream."""
+        return [answer]
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Read `{"error": {"code", "message", "status", "details"}}`, also inside a list.
@@ -271,6 +280,37 @@ class Gemini(Provider):
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
         """Return an encoder for one response body."""
         return _Encoder(model)
+
+    def answer_body(self, completion: Completion) -> bytes:
+        """Write a `GenerateContentResponse`."""
+        parts: list[dict[str, Any]] = []
+        if completion.reasoning:
+            parts.append({"text": completion.reasoning, "thought": True})
+        if text := completion.text or completion.refusal:
+            parts.append({"text": text})
+        parts += map(_call_part, completion.tool_calls)
+        reason = completion.finish_reason or "stop"
+        word = completion.raw_finish_reason or _WORDS.get(reason, "FINISH_REASON_UNSPECIFIED")
+        candidate: dict[str, Any] = {
+            "content": {"parts": parts, "role": "model"},
+            "finishReason": word,
+            "index": 0,
+        }
+        if completion.citations:
+            candidate["citationMetadata"] = {
+                "citations": [
+                    citation.raw or _source(citation) for citation in completion.citations
+                ]
+            }
+        usage = completion.usage or Usage()
+        return msgspec.json.encode(
+            {
+                "candidates": [candidate],
+                "usageMetadata": usage.raw or _usage_object(usage),
+                "modelVersion": completion.model,
+                "responseId": completion.response_id,
+            }
+        )
 
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"code", "message", "status"}}`."""
@@ -685,6 +725,20 @@ def _usage_object(usage: Usage) -> dict[str, Any]:
     return raw
 
 
+def _call_part(call: ToolCall) -> dict[str, Any]:
+    function: dict[str, Any] = {"name": call.name, "args": call.arguments}
+    if call.id is not None:
+        function["id"] = call.id
+    part: dict[str, Any] = {"functionCall": function}
+    if call.signature is not None:
+        part["thoughtSignature"] = call.signature
+    return part
+
+
+def _source(citation: Citation) -> dict[str, Any]:
+    return {"uri": citation.url, "title": citation.title}
+
+
 class _Encoder:
     """The same table, from right to left."""
 
@@ -707,9 +761,9 @@ class _Encoder:
                 part["thoughtSignature"] = event.signature
             return self._part(part)
         if isinstance(event, ToolCall):
-            return self._call(event)
+            return self._part(_call_part(event))
         if isinstance(event, Citation):
-            raw = event.raw or {"uri": event.url, "title": event.title}
+            raw = event.raw or _source(event)
             return self._wire({"candidates": [{"citationMetadata": {"citations": [raw]}}]})
         if isinstance(event, Usage):
             self._usage = event.raw or _usage_object(event)
@@ -722,15 +776,6 @@ class _Encoder:
     def error(self, error: APIError) -> bytes:
         """Return `data: {"error": {...}}`."""
         return encode_sse(msgspec.json.encode(_error_object(error)).decode())
-
-    def _call(self, call: ToolCall) -> bytes:
-        function: dict[str, Any] = {"name": call.name, "args": call.arguments}
-        if call.id is not None:
-            function["id"] = call.id
-        part: dict[str, Any] = {"functionCall": function}
-        if call.signature is not None:
-            part["thoughtSignature"] = call.signature
-        return self._part(part)
 
     def _finish(self, finish: Finish) -> bytes:
         word = finish.raw_reason or _WORDS.get(finish.reason, "FINISH_REASON_UNSPECIFIED")

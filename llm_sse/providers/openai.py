@@ -31,6 +31,7 @@ import msgspec
 from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest, Message, Tool
+from ..completion import Completion
 from ..errors import APIError, InvalidRequestError
 from ..events import (
     Citation,
@@ -169,9 +170,10 @@ class OpenAI(Provider):
         body: dict[str, Any] = {
             "model": chat.model,
             "messages": messages,
-            "stream": True,
-            "stream_options": {"include_usage": True},
+            "stream": chat.stream,
         }
+        if chat.stream:
+            body["stream_options"] = {"include_usage": True}
         if chat.max_tokens is not None:
             body[self.max_tokens_field] = chat.max_tokens
         if chat.temperature is not None:
@@ -190,12 +192,23 @@ class OpenAI(Provider):
             url=f"{base_url}/chat/completions",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json"},
-            credentials={self.auth_header: self.auth_prefix + key},
+            credentials=self.credentials(key),
         )
 
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
         return _Decoder(self)
+
+    def retold(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """A whole answer is a chunk whose deltas are called messages."""
+        choices = answer.get("choices")
+        if not isinstance(choices, list):
+            return [answer]
+        renamed = [
+            {**choice, "delta": choice.get("message")} if isinstance(choice, dict) else choice
+            for choice in choices
+        ]
+        return [{**answer, "choices": renamed}]
 
     def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
         """Read `{"error": {"message", "type", "param", "code"}}` and its many relatives.
@@ -261,6 +274,39 @@ class OpenAI(Provider):
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
         """Return an encoder for one response body."""
         return _Encoder(model, usage=usage)
+
+    def answer_body(self, completion: Completion) -> bytes:
+        """Write a `chat.completion`."""
+        message: dict[str, Any] = {"role": "assistant", "content": completion.text or None}
+        if completion.reasoning:
+            message["reasoning_content"] = completion.reasoning
+        message["refusal"] = completion.refusal or None
+        if completion.tool_calls:
+            message["tool_calls"] = [
+                {
+                    "id": call.id,
+                    "type": "function",
+                    "function": {"name": call.name, "arguments": call.arguments_text},
+                }
+                for call in completion.tool_calls
+            ]
+        if completion.citations:
+            message["annotations"] = [_annotation(citation) for citation in completion.citations]
+        reason = completion.finish_reason or "stop"
+        word = completion.raw_finish_reason or _WORDS.get(reason, reason)
+        usage = completion.usage
+        return msgspec.json.encode(
+            {
+                "id": completion.response_id or "",
+                "object": "chat.completion",
+                "created": 0,
+                "model": completion.model or "",
+                "choices": [
+                    {"index": 0, "message": message, "logprobs": None, "finish_reason": word}
+                ],
+                "usage": usage and (usage.raw or _usage_object(usage)),
+            }
+        )
 
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""

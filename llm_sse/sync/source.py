@@ -23,10 +23,9 @@ from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
-from ..providers.base import Decoder, Provider, map_strings, request_id
+from ..providers.base import Decoder, Frames, Provider, map_strings, request_id
 from ..retry import RetryPolicy
 from ..seam import join
-from ..sse import SSEDecoder
 from .channel import Channel, ChannelClosed
 from .reader import Timeouts
 from .transport import send
@@ -225,7 +224,7 @@ class EventSource:
         )
         id_ = request_id(stream.headers)
         answered = Answered(stream.status, id_ and self._redacted(id_), dict(stream.headers))
-        frames = SSEDecoder()
+        frames = provider.frames(stream=self._chat.stream)
         rest_s = min(_REST_S, (self._timeouts.idle_s or _REST_S) / 2)
         try:
             if not 200 <= stream.status < 300:
@@ -265,7 +264,7 @@ class EventSource:
 
     def _end_of_body(
         self,
-        frames: SSEDecoder,
+        frames: Frames,
         decoder: Decoder,
         answered: Answered,
         broken: ConnectionLost | None,
@@ -296,10 +295,10 @@ class EventSource:
             raise failure
         if broken is None:
             return
-        if outside and not is_event_stream(answered.headers):
-            kind = answered.headers.get("content-type", "nothing known")
+        kind = answered.headers.get("content-type", "nothing known")
+        if outside and not kind.lower().startswith(frames.content_type):
             raise ProtocolError(
-                f"the answer is {kind}, not an event stream; is base_url right? It begins: "
+                f"the answer is {kind}, not {frames.content_type}; is base_url right? It begins: "
                 f"{outside[:200]!r}"
             )
         raise broken
@@ -417,8 +416,3 @@ def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
             hidden += [login, login.partition(":")[2], encoded]
     found = [key, *values, *words, *hidden]
     return [secret for secret in dict.fromkeys(found) if len(secret) >= MIN_KEY_CHARS]
-
-
-def is_event_stream(headers: dict[str, str]) -> bool:
-    """Whether the response says that it is an event stream."""
-    return headers.get("content-type", "").lower().startswith("text/event-stream")

@@ -27,7 +27,15 @@ from .channel import Channel, ChannelClosed
 from .reader import Reader, Timeouts
 from .source import Answered, EventSource, without_frames
 
-__all__ = ["TokenStream", "stream_anthropic", "stream_gemini", "stream_openai", "stream_sync"]
+__all__ = [
+    "TokenStream",
+    "complete_sync",
+    "stream_anthropic",
+    "stream_gemini",
+    "stream_ollama",
+    "stream_openai",
+    "stream_sync",
+]
 
 
 class TokenStream:
@@ -191,6 +199,7 @@ def stream_sync(
     base_url: str | None = None,
     headers: Mapping[str, str] | None = None,
     extra_body: Mapping[str, Any] | None = None,
+    stream: bool = True,
     session: requests.Session | None = None,
     buffer_size: int = 50,
     timeouts: Timeouts | None = None,
@@ -202,7 +211,7 @@ def stream_sync(
 
     Args:
         prompt: The question; with `messages`, their last user turn.
-        provider: `openai`, `anthropic` or `gemini`.
+        provider: `openai`, `openai-responses`, `anthropic`, `gemini` or `ollama`.
         model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
@@ -216,6 +225,8 @@ def stream_sync(
         base_url: Another server, in the form that the vendor's own SDK takes.
         headers: More headers for the request.
         extra_body: Merged into the request's JSON, for whatever has no argument here.
+        stream: `False` asks for the whole answer at once; the loop is the same, and gets it in one
+            piece.
         session: A `requests.Session` of your own (proxies, certificates, adapters), used as it is,
             but for its `auth`. Until its response's headers are there, `close()` cannot end its
             wait for them: the thread goes when the server answers, or the limits have passed.
@@ -243,10 +254,11 @@ def stream_sync(
             temperature=temperature,
             top_p=top_p,
             tool_choice=tool_choice,
+            stream=stream,
         )
         key = row.key(api_key, environ)
         if base_url is None:
-            base_url = environ.get(row.base_url_env) or row.base_url
+            base_url = row.find_base_url(environ)
         where = check_base_url(base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
@@ -270,6 +282,18 @@ def stream_sync(
     return TokenStream(reader, row.name)
 
 
+def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
+    """Ask a model for its whole answer at once, without streaming.
+
+    The arguments are those of `stream_sync`; the limits and retries, too. As the first content is
+    the whole answer, `first_token_s` limits all of it.
+
+    Raises:
+        StreamError: There is no whole answer.
+    """
+    return stream_sync(prompt, **{**arguments, "stream": False}).completion
+
+
 def stream_openai(prompt: str | None = None, **arguments: Any) -> TokenStream:
     """Ask OpenAI; the arguments are those of `stream_sync`."""
     return stream_sync(prompt, provider="openai", **arguments)
@@ -283,6 +307,11 @@ def stream_anthropic(prompt: str | None = None, **arguments: Any) -> TokenStream
 def stream_gemini(prompt: str | None = None, **arguments: Any) -> TokenStream:
     """Ask Gemini; the arguments are those of `stream_sync`."""
     return stream_sync(prompt, provider="gemini", **arguments)
+
+
+def stream_ollama(prompt: str | None = None, **arguments: Any) -> TokenStream:
+    """Ask Ollama; the arguments are those of `stream_sync`."""
+    return stream_sync(prompt, provider="ollama", **arguments)
 
 
 def start_producer(channel: Channel[Any], items: Iterable[Any], name: str) -> threading.Thread:

@@ -31,6 +31,7 @@ from ..providers.base import Accepted
 from .actions import Action, Hang, HangUp, Page, Status
 from .record import RecordedRequest
 from .reply import Farewell, Reply
+from .whole import WholeReply
 
 if TYPE_CHECKING:
     from .server import FakeServer
@@ -254,8 +255,13 @@ class Handler(BaseHTTPRequestHandler):
             recorded.end("cut")  # before the client can see the end, and look
             self.hang_up("reset" if only.reset else "abrupt")
         else:
-            reply = Reply(self, recorded, provider, accepted, number)
-            reply.play(actions, fake._pace, fake.framing)
+            kind = Reply if accepted.stream else WholeReply
+            try:
+                kind(self, recorded, provider, accepted, number).play(
+                    actions, fake._pace, fake.framing
+                )
+            except APIError as error:
+                self._refuse(recorded, provider, error)
 
     def _read_body(self, headers: Mapping[str, str]) -> bytes | None:
         """Return the request's body; `None` where it cannot be read and the connection must end."""
@@ -277,10 +283,7 @@ class Handler(BaseHTTPRequestHandler):
             )
         if recorded.method != "POST":
             raise provider.api_error(405, f"{recorded.method} is not allowed here; use POST")
-        accepted = provider.accept(recorded.path, recorded.headers, recorded.body)
-        if not accepted.stream:
-            raise provider.api_error(400, "this fake provider only streams: ask for a stream")
-        return accepted
+        return provider.accept(recorded.path, recorded.headers, recorded.body)
 
     def _refuse(
         self,

@@ -27,11 +27,11 @@ class RecordedRequest:
         provider: Whose format was asked for; `None` where the path is nobody's.
         connection: Which connection it came on, counted from 1.
         sent_at: `time.monotonic()` of each text delta, taken immediately before its last byte is
-            written to the socket.
+            written to the socket. The text of an answer that is not streamed counts as one.
         outcome: How the answer ended; `None` while it has not. `complete`: the provider's last
             event was written, whatever happens after it. `cut`: the script broke the answer off.
             `disconnected`: the client (or the server's `close()`) ended the connection. `refused`:
-            the answer was no stream.
+            the answer was an error or a page.
         ended: Set when the answer has ended, once, and before the client can see it.
     """
 

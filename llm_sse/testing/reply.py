@@ -18,7 +18,6 @@ from ..events import (
     TextDelta,
     ToolCall,
     ToolCallDelta,
-    Unknown,
     Usage,
 )
 from ..providers import Provider
@@ -43,7 +42,7 @@ from .body import NEEDS_LENGTH, Body, body
 from .record import RecordedRequest
 from .script import words
 
-__all__ = ["Farewell", "Line", "Pace", "Reply"]
+__all__ = ["Break", "Farewell", "Line", "Pace", "Reply", "head_of"]
 
 #: How a connection is closed: after all was said, in the middle of it, or with a reset.
 Farewell = Literal["polite", "abrupt", "reset"]
@@ -100,14 +99,14 @@ class _Pings(Struct, frozen=True):
     times: Union[int, None]
 
 
-class _Break(Struct, frozen=True):
+class Break(Struct, frozen=True):
     """End the answer before its end; `rest` is what a truncated chunk would have held."""
 
     how: str
     rest: bytes = b""
 
 
-_Step = Union[_Piece, _Silence, _Pings, _Break]
+_Step = Union[_Piece, _Silence, _Pings, Break]
 
 
 class Reply:
@@ -138,6 +137,11 @@ class Reply:
         self._calls = 0
         self._deltas = 0
 
+    @property
+    def request_id(self) -> str:
+        """The identifier under which this provider would know the request."""
+        return f"req_fake_{id(self._recorded):x}"
+
     def play(self, actions: Sequence[Action], pace: Pace, how: Framing) -> None:
         """Send the headers, then what the script says, then a proper end.
 
@@ -147,12 +151,7 @@ class Reply:
             how: The server's framing, where the script says nothing of it.
         """
         due = time.monotonic() + pace.ttft_s()
-        drip_s: float | None = None
-        for action in actions:
-            if isinstance(action, Framed):
-                how = action.how
-            elif isinstance(action, DripHead):
-                drip_s = action.every_s
+        how, drip_s = head_of(actions, how)
         steps: Iterable[_Step] = self._steps(actions)
         length = 0
         if how in NEEDS_LENGTH:
@@ -161,9 +160,9 @@ class Reply:
         line = self._line
         framed = body(how, line.send, length)
         headers = {
-            "Content-Type": "text/event-stream; charset=utf-8",
+            "Content-Type": self._content_type(),
             "Cache-Control": "no-cache",
-            "X-Request-Id": f"req_fake_{id(self._recorded):x}",
+            "X-Request-Id": self.request_id,
             **framed.headers,
         }
         line.send_head(headers, drip_s)
@@ -184,6 +183,10 @@ class Reply:
         if how == "close":
             line.hang_up("polite")
 
+    def _content_type(self) -> str:
+        kind = self._provider.frames().content_type
+        return f"{kind}; charset=utf-8" if kind == "text/event-stream" else kind
+
     def _ping(self, pings: _Pings, framed: Body) -> None:
         left = pings.times
         while left is None or left > 0:
@@ -191,7 +194,7 @@ class Reply:
             framed.write(pings.data)
             left = left and left - 1
 
-    def _break_off(self, step: _Break, framed: Body, how: Framing) -> None:
+    def _break_off(self, step: Break, framed: Body, how: Framing) -> None:
         self._recorded.end("cut")  # before the client can see the end, and look
         if step.how == "truncate":
             framed.truncate(step.rest)
@@ -215,8 +218,6 @@ class Reply:
                     text = isinstance(event, TextDelta)
                     before = self._recorded.sends_text if text else None
                     yield _Piece(encode(event), before, True)
-                    if not isinstance(event, ToolCall):
-                        self._deltas += 1
             elif isinstance(action, FinishWith):
                 finished = True
                 yield self._last(action)
@@ -226,7 +227,7 @@ class Reply:
             elif isinstance(action, Fail):
                 error = self._provider.api_error(action.status, action.message)
                 yield _Piece(self._encoder.error(error))
-                yield _Break("close")
+                yield Break("close")
                 return
             else:
                 yield from self._contentless(action)
@@ -237,13 +238,20 @@ class Reply:
         if isinstance(action, Raw):
             yield _Piece(action.data)
         elif isinstance(action, Ping):
-            yield _Pings(self._ping_bytes(), action.every_s, action.times)
+            yield _Pings(self._provider.ping, action.every_s, action.times)
         elif isinstance(action, Pause):
             yield _Silence(action.seconds)
         elif isinstance(action, Stall):
             yield _Silence(None)
 
     def _events(self, action: Say | Think | CallTool) -> Iterator[Event]:
+        """Yield what one action says, and count its deltas."""
+        for event in self._told(action):
+            yield event
+            if not isinstance(event, ToolCall):
+                self._deltas += 1
+
+    def _told(self, action: Say | Think | CallTool) -> Iterator[Event]:
         if isinstance(action, Say):
             yield from map(TextDelta, words(action.text))
         elif isinstance(action, Think):
@@ -262,11 +270,13 @@ class Reply:
 
     def _last(self, finish: FinishWith) -> _Piece:
         """Return the provider's last events; the answer is complete when they are sent."""
-        encode = self._encoder.encode
-        data = encode(Usage(len(words(self._accepted.prompt)), self._deltas))
-        reason = finish.reason or ("tool_calls" if self._calls else "stop")
+        data = b"".join(self._encoder.encode(event) for event in self._last_events(finish))
         # Noted before the client can see the end, and look.
-        return _Piece(data + encode(Finish(reason)), partial(self._recorded.end, "complete"))
+        return _Piece(data, partial(self._recorded.end, "complete"))
+
+    def _last_events(self, finish: FinishWith) -> tuple[Usage, Finish]:
+        usage = Usage(len(words(self._accepted.prompt)), self._deltas)
+        return usage, Finish(finish.reason or ("tool_calls" if self._calls else "stop"))
 
     def _cut(self, cut: Cut) -> Iterator[_Step]:
         event = self._encoder.encode(TextDelta(" never"))
@@ -276,13 +286,18 @@ class Reply:
             half = (begins + len(event)) // 2
             yield _Piece(event[:half])
             event = event[half:]
-        yield _Break(cut.how, event)
+        yield Break(cut.how, event)
 
-    def _ping_bytes(self) -> bytes:
-        """Return a ping: a format whose events have names has one for it; the others comment."""
-        encoder = self._provider.encoder(model=self._accepted.model)
-        named = encoder.encode(Unknown("ping", {"type": "ping"}))
-        return named if named.startswith(b"event: ping\n") else b": ping\n\n"
+
+def head_of(actions: Sequence[Action], how: Framing) -> tuple[Framing, float | None]:
+    """Return what stands at the beginning of a script: the framing, and the pace of the headers."""
+    drip_s: float | None = None
+    for action in actions:
+        if isinstance(action, Framed):
+            how = action.how
+        elif isinstance(action, DripHead):
+            drip_s = action.every_s
+    return how, drip_s
 
 
 def _announced(steps: Sequence[_Step]) -> int:
@@ -293,7 +308,7 @@ def _announced(steps: Sequence[_Step]) -> int:
             length += len(step.data)
         elif isinstance(step, _Pings):
             length += len(step.data) * (step.times or 0)
-        breaks_off = isinstance(step, _Break) and step.how != "end"
+        breaks_off = isinstance(step, Break) and step.how != "end"
         if breaks_off or (isinstance(step, (_Silence, _Pings)) and _is_endless(step)):
             length += _MISSING_BYTES
     return length

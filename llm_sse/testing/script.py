@@ -3,6 +3,9 @@
 ::
 
     server.script(think("Hm."), say("Hello."), pause(0.5), say(" Bye."))
+
+A request that asks for no stream gets the same as one JSON body: the waits pass before it, `cut`
+sends half of it, and `fail` is the provider's error with its status.
 """
 
 from __future__ import annotations
@@ -99,7 +102,7 @@ def pause(seconds: float) -> Pause:
 
 
 def ping(every_s: float, times: int | None = None) -> Ping:
-    """Send signs of life without content: a `ping` event where the provider has one, or a comment.
+    """Send signs of life without content, as the provider does: an event, a comment, an empty line.
 
     Args:
         every_s: The time before each of them, in seconds.
@@ -158,7 +161,10 @@ def finish(reason: FinishReason | None = None) -> FinishWith:
 
 
 def raw(data: bytes) -> Raw:
-    """Send these bytes as they are, framed like an event: in `chunked`, as one HTTP chunk."""
+    """Send these bytes as they are, framed like an event: in `chunked`, as one HTTP chunk.
+
+    They are part of a stream only.
+    """
     if not isinstance(data, bytes):
         raise ConfigurationError(f"raw() sends bytes, not {type(data).__name__}")
     return Raw(data)

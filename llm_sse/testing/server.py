@@ -1,7 +1,7 @@
 """A fake provider on a loopback socket: every provider's wire format, real HTTP, no key.
 
-It speaks Chat Completions, Messages and streamGenerateContent on their real paths, in HTTP/1.1 with
-keep-alive, refuses what the real endpoints refuse, and breaks as networks do when it is told to.
+It speaks each format on its real path, streamed or whole, in HTTP/1.1 with keep-alive, refuses what
+the real endpoints refuse, and breaks as networks do when it is told to.
 """
 
 from __future__ import annotations

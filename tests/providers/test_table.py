@@ -12,9 +12,13 @@ from tests.providers.bodies import KEY, ask
 
 VARIABLES = {
     "openai": ("OPENAI_API_KEY",),
+    "openai-responses": ("OPENAI_API_KEY",),
     "anthropic": ("ANTHROPIC_API_KEY",),
     "gemini": ("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    "ollama": ("OLLAMA_API_KEY",),
 }
+#: Ollama runs on one's own machine, where nobody needs a key.
+NEED_A_KEY = [name for name in VARIABLES if name != "ollama"]
 
 
 class TestProviders:
@@ -23,15 +27,19 @@ class TestProviders:
         assert list(PROVIDERS) == list(VARIABLES)
 
     def test_a_row_is_complete(self, provider: str) -> None:
-        """Each row has a name, a model, an https address and its variables."""
+        """Each row has a name, a model, an address and its variables.
+
+        The address is one of https, but for Ollama's, which is this machine.
+        """
         row = PROVIDERS[provider]
         assert row.name == provider
         assert row.model
-        assert row.base_url.startswith("https://")
+        local = provider == "ollama"
+        assert row.base_url.startswith("http://127.0.0.1:" if local else "https://")
         assert not row.base_url.endswith("/")
         assert row.key_env == VARIABLES[provider]
-        assert row.model_env == f"{provider.upper()}_MODEL"
-        assert row.base_url_env.endswith("_BASE_URL")
+        assert row.model_env == f"{provider.partition('-')[0].upper()}_MODEL"
+        assert row.base_url_env == "OLLAMA_HOST" or row.base_url_env.endswith("_BASE_URL")
 
     def test_the_model_was_checked_on_a_day(self, provider: str) -> None:
         """The date of the last check is an ISO date, and not in the future of the project."""
@@ -68,7 +76,8 @@ class TestFindProvider:
         with pytest.raises(ConfigurationError) as caught:
             find_provider(name)
         assert str(caught.value) == (
-            f"unknown provider {name!r}; there are: openai, anthropic, gemini"
+            f"unknown provider {name!r}; there are: "
+            "openai, openai-responses, anthropic, gemini, ollama"
         )
 
 
@@ -83,11 +92,18 @@ class TestKey:
         row = PROVIDERS[provider]
         assert row.key(None, {row.key_env[-1]: "theirs"}) == "theirs"
 
+    @pytest.mark.parametrize("provider", NEED_A_KEY)
     def test_an_empty_key_is_a_mistake(self, provider: str) -> None:
         """A key that turned out empty is not silently another one."""
         row = PROVIDERS[provider]
         with pytest.raises(ConfigurationError, match=rf"api_key is empty.*{row.key_env[0]}"):
             row.key("", {row.key_env[0]: "theirs"})
+
+    def test_where_no_key_is_needed_an_empty_one_is_none(self) -> None:
+        """Ollama is asked without a key, and an empty one keeps the environment's at home."""
+        row = PROVIDERS["ollama"]
+        assert row.key(None, {}) == row.key("", {"OLLAMA_API_KEY": "theirs"}) == ""
+        assert row.credentials("") == {}
 
     def test_the_first_variable_with_a_key_counts(self) -> None:
         """Of two variables the provider's own comes first; an empty one is none."""
@@ -96,6 +112,7 @@ class TestKey:
         assert row.key(None, both) == "first"
         assert row.key(None, {**both, "GEMINI_API_KEY": ""}) == "second"
 
+    @pytest.mark.parametrize("provider", NEED_A_KEY)
     def test_a_missing_key_names_its_variables(self, provider: str) -> None:
         """The error says what to set."""
         with pytest.raises(ConfigurationError) as caught:

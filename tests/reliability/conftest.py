@@ -111,6 +111,16 @@ def machine_late_s(since: float) -> float:
     return _machine[-1].late_s(since)
 
 
+@pytest.fixture(params=["openai", "anthropic", "gemini"])
+def provider(request: pytest.FixtureRequest) -> str:
+    """The name of a provider of each kind of ending.
+
+    Where the decoder matters, a module has all of them instead.
+    """
+    name: str = request.param
+    return name
+
+
 def ask(server: FakeServer, provider: str = "openai", **arguments: Any) -> TokenStream:
     """Ask a fake provider, once."""
     given = {"base_url": server.base_url(provider), "api_key": "any", "retry": ONCE, **arguments}

@@ -242,4 +242,26 @@ ODD: dict[str, bytes] = {
             data([{"error": {"code": 429, "message": "no", "details": [{"retryDelay": "7s"}]}}]),
         ]
     ),
+    "openai-responses": b"".join(
+        [
+            data({"type": "response.output_text.delta", "delta": "a"}),
+            data({"type": "keepalive", "sequence_number": 1}),
+            data({"type": "response.output_item.added", "item": {"type": "web_search_call"}}),
+            data({"type": "response.output_text.done", "text": "ab", "output_index": 0}),
+            data({"type": "response.function_call_arguments.delta", "delta": "{"}),
+            data({"type": "response.new.delta", "delta": None}),
+            data({"type": "error", "code": "rate_limit_exceeded", "message": "no"}),
+            data({"type": "response.failed", "response": {"error": {"code": "server_error"}}}),
+            b"data: [DONE]\n\n",
+        ]
+    ),
+    "ollama": b"".join(
+        [
+            b'{"model":"m","message":{"content":"a","thinking":"Hm"}}\r\n\n',
+            b'{"message":{"tool_calls":[{"function":{"name":"f","arguments":"{"}},{}]}}\n',
+            b'{"new":[1]}\n[]\nno value\n',
+            b'{"done":true,"done_reason":"load","eval_count":1}\n',
+            b'{"error":"no","status":429}\n',
+        ]
+    ),
 }

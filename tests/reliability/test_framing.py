@@ -10,6 +10,7 @@ import pytest
 
 from llm_sse import Timeouts
 from llm_sse.events import TextDelta
+from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, Framing, finish, say, stall
 from tests.reliability.conftest import ask, machine_late_s
 
@@ -33,6 +34,13 @@ def paced(framing: Framing, context: ssl.SSLContext | None) -> tuple[list[float]
             if type(event) is TextDelta:
                 arrived.append(time.monotonic())  # noqa: PERF401
         return arrived, server.requests[0].sent_at
+
+
+@pytest.fixture(params=list(PROVIDERS))
+def provider(request: pytest.FixtureRequest) -> str:
+    """The name of each provider in turn."""
+    name: str = request.param
+    return name
 
 
 @pytest.mark.parametrize("framing", FRAMINGS)

@@ -34,7 +34,9 @@ from tests.helpers import until
 from tests.providers.test_round_trip import (
     anthropic_answers,
     gemini_answers,
+    ollama_answers,
     openai_answers,
+    responses_answers,
 )
 from tests.reliability.mutations import Mutation, mutations, with_one_field_wrong
 from tests.reliability.pieces import ODD
@@ -42,7 +44,13 @@ from tests.sync.bodies import ONCE, producers
 from tests.wire import Body, Connection, WireServer, stream
 
 _FOLDER = os.environ.get("LLM_SSE_RECORDINGS")
-_FORMATS = {"chat": "openai", "messages": "anthropic", "generateContent": "gemini"}
+_FORMATS = {
+    "chat": "openai",
+    "responses": "openai-responses",
+    "messages": "anthropic",
+    "generateContent": "gemini",
+    "ollama-chat": "ollama",
+}
 
 #: A busy machine is no reason to fail, and a stream that hangs is one soon enough.
 FUZZ = settings(
@@ -203,8 +211,10 @@ def server() -> Iterator[Server]:
 
 ANSWERS: dict[str, st.SearchStrategy[list[Event]]] = {
     "openai": openai_answers(),
+    "openai-responses": responses_answers(),
     "anthropic": anthropic_answers(),
     "gemini": gemini_answers(),
+    "ollama": ollama_answers(),
 }
 
 

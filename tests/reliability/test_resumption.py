@@ -62,6 +62,13 @@ def _words(start: int, end: int) -> str:
     return " " * (start > 0) + " ".join(WORDS[start:end])
 
 
+@pytest.fixture(params=list(PROVIDERS))
+def provider(request: pytest.FixtureRequest) -> str:
+    """The name of each provider in turn."""
+    name: str = request.param
+    return name
+
+
 class TestContinuation:
     @pytest.mark.parametrize(
         "ending",
@@ -102,7 +109,7 @@ class TestContinuation:
         server.script(teller(cut()))
         assert ask(server, provider, retry=RESUME).text() == TEXT
         first, second = (request.json for request in server.requests)
-        turns = "contents" if provider == "gemini" else "messages"
+        turns = {"gemini": "contents", "openai-responses": "input"}.get(provider, "messages")
         assert "Hi" in repr(first[turns])
         assert "Hi" in repr(second[turns])
         assert {turn["role"] for turn in second[turns]} == {"user"}

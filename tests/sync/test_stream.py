@@ -19,6 +19,7 @@ from llm_sse import (
     TokenStream,
     stream_anthropic,
     stream_gemini,
+    stream_ollama,
     stream_openai,
     stream_sync,
 )
@@ -34,6 +35,7 @@ from llm_sse.errors import (
     StreamError,
 )
 from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
+from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, call_tool, cut, fail, finish, pause, raw, say, status, think
 from tests.helpers import until
 from tests.sync.bodies import producers
@@ -370,6 +372,7 @@ class TestBackPressure:
 
 
 class TestErrors:
+    @pytest.mark.parametrize("provider", [row.name for row in PROVIDERS.values() if row.needs_key])
     def test_a_missing_key_names_the_variable(self, provider: str) -> None:
         """Without a key nothing is sent; the message says which variable to set."""
         with pytest.raises(ConfigurationError, match=r"_API_KEY.*api_key=") as caught:
@@ -380,8 +383,9 @@ class TestErrors:
         self, server: FakeServer, provider: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """The vendor's own variables are read, for the key, the server and the model."""
-        monkeypatch.setenv(f"{provider.upper()}_API_KEY", "from-env")
-        monkeypatch.setenv(f"{provider.upper()}_MODEL", "model-from-env")
+        vendor = provider.partition("-")[0].upper()
+        monkeypatch.setenv(f"{vendor}_API_KEY", "from-env")
+        monkeypatch.setenv(f"{vendor}_MODEL", "model-from-env")
         answer = stream_sync("Hi", provider=provider, base_url=server.base_url(provider))
         assert answer.completion.model == "model-from-env"
         assert "from-env" in str(server.requests[0].headers)
@@ -447,7 +451,7 @@ class TestErrors:
 
     def test_an_unknown_provider_lists_the_known(self) -> None:
         """A misspelt provider is answered with the list."""
-        with pytest.raises(ConfigurationError, match=r"'opnai'.*openai, anthropic, gemini"):
+        with pytest.raises(ConfigurationError, match=r"'opnai'.*openai, .*anthropic, gemini"):
             stream_sync("Hi", provider="opnai", api_key="any")
 
     def test_a_refused_connection_asks_for_the_address(self, ask: Ask) -> None:
@@ -604,8 +608,11 @@ class TestConnections:
 
 
 class TestMessages:
-    def test_a_conversation_reaches_the_provider(self, server: FakeServer, ask: Ask) -> None:
-        """Messages, a system text and a prompt become one request."""
+    def test_a_conversation_reaches_the_provider(
+        self, server: FakeServer, ask: Ask, provider: str
+    ) -> None:
+        """Messages, a system text and a prompt become one request; Responses has no stop texts."""
+        stop = {} if provider == "openai-responses" else {"stop": ["END"]}
         ask(
             "And now?",
             system="Be brief.",
@@ -616,16 +623,19 @@ class TestMessages:
             max_tokens=7,
             temperature=0.5,
             top_p=0.9,
-            stop=["END"],
             extra_body={"metadata": {"user": "me"}},
+            **stop,
         ).text()
         body = server.requests[0].body.decode()
-        for word in ("And now?", "Be brief.", "Hello.", "0.5", "0.9", "END", '"user":"me"'):
+        words = ["And now?", "Be brief.", "Hello.", "0.5", "0.9", '"user":"me"']
+        for word in [*words, *stop.get("stop", [])]:
             assert word in body
 
 
 class TestPerProvider:
-    @pytest.mark.parametrize("function", [stream_openai, stream_anthropic, stream_gemini])
+    @pytest.mark.parametrize(
+        "function", [stream_openai, stream_anthropic, stream_gemini, stream_ollama]
+    )
     def test_each_provider_has_a_function_of_its_own(
         self, server: FakeServer, function: Ask
     ) -> None:

@@ -17,20 +17,45 @@ from llm_sse.testing import FakeServer
 
 PATHS = {
     "openai": "/v1/chat/completions",
+    "openai-responses": "/v1/responses",
     "anthropic": "/v1/messages",
     "gemini": "/v1beta/models/gemini-fake:streamGenerateContent?alt=sse",
+    "ollama": "/api/chat",
 }
 KEYS = {
     "openai": {"Authorization": "Bearer any"},
+    "openai-responses": {"Authorization": "Bearer any"},
     "anthropic": {"x-api-key": "any", "anthropic-version": "2023-06-01"},
     "gemini": {"x-goog-api-key": "any"},
+    "ollama": {},
 }
 TURN = {"role": "user", "content": "Hi"}
 BODIES: dict[str, dict[str, Any]] = {
     "openai": {"model": "m", "messages": [TURN], "stream": True},
+    "openai-responses": {"model": "m", "input": [TURN], "stream": True},
     "anthropic": {"model": "m", "messages": [TURN], "max_tokens": 9, "stream": True},
     "gemini": {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
+    "ollama": {"model": "m", "messages": [TURN], "stream": True},
 }
+#: What a stream of each provider's ends with.
+LAST = {
+    "openai": b"data: [DONE]\n\n",
+    "openai-responses": b"event: response.completed\ndata: ",
+    "anthropic": b'data: {"type":"message_stop"}\n\n',
+    "gemini": b'"finishReason":"STOP"',
+    "ollama": b'"done":true',
+}
+
+
+def media_type(provider: str) -> str:
+    """Return what the streams of a provider are."""
+    return "application/x-ndjson" if provider == "ollama" else "text/event-stream"
+
+
+def mark_of_end(provider: str) -> bytes:
+    """Return the bytes that end an event."""
+    return b"\n" if provider == "ollama" else b"\n\n"
+
 
 Post = Callable[..., requests.Response]
 

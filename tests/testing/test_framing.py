@@ -11,7 +11,7 @@ from llm_sse.errors import ConfigurationError
 from llm_sse.testing import Action, FakeServer, Framing, cut, fail, finish, framing, ping, say
 from llm_sse.testing import raw as raw_bytes
 from llm_sse.testing.body import body
-from tests.testing.conftest import BODIES, KEYS, PATHS, Client, http_chunks
+from tests.testing.conftest import BODIES, KEYS, PATHS, Client, http_chunks, mark_of_end
 
 FRAMINGS = get_args(Framing)
 LAST_CHUNK = b"\r\n0\r\n\r\n"
@@ -117,7 +117,7 @@ class TestFramings:
             if how == "gzip":
                 got = zlib.decompress(got, wbits=zlib.MAX_WBITS | 16)
             assert b'"one"' in got
-            assert got.endswith(b"\n\n")
+            assert got.endswith(mark_of_end(provider))
             assert server.requests[0].outcome == "complete"
             assert server.requests[0].deltas_sent == 2
 

@@ -12,6 +12,7 @@ from llm_sse.testing import FakeServer, call_tool, fail, say, status, think
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # what the packages do at import is their own affair
     import anthropic
+    import ollama
     import openai
     from google import genai
     from google.genai import errors as genai_errors
@@ -38,6 +39,10 @@ def _gemini(server: FakeServer) -> genai.Client:
     return genai.Client(api_key="any", http_options=options)
 
 
+def _ollama(server: FakeServer) -> ollama.Client:
+    return ollama.Client(host=server.base_url("ollama"))
+
+
 class TestOpenAIPackage:
     def test_streams_the_text_and_the_usage(self, server: FakeServer) -> None:
         """The openai package reads every delta, the finish reason and the usage."""
@@ -58,6 +63,20 @@ class TestOpenAIPackage:
         assert chunks[-1].usage is not None
         assert chunks[-1].usage.completion_tokens == 3
         assert chunks[0].model == "gpt-fake"
+
+    def test_reads_a_whole_answer(self, server: FakeServer) -> None:
+        """Without stream=True the openai package reads text, calls, reason and usage."""
+        server.script(say("Hello there."), call_tool("weather", {"city": "Oslo"}))
+        with _openai(server) as client:
+            answer = client.chat.completions.create(
+                model="gpt-fake", messages=[{"role": "user", "content": "Hi you"}]
+            )
+        choice = answer.choices[0]
+        assert (choice.message.content, choice.finish_reason) == ("Hello there.", "tool_calls")
+        assert choice.message.tool_calls is not None
+        assert choice.message.tool_calls[0].function.name == "weather"
+        assert answer.usage is not None
+        assert answer.usage.prompt_tokens == 2
 
     def test_gets_no_usage_that_it_did_not_ask_for(self, server: FakeServer) -> None:
         """Without include_usage no chunk carries usage, as at OpenAI."""
@@ -106,7 +125,66 @@ class TestOpenAIPackage:
                 ask()
 
 
+class TestOpenAIPackageWithResponses:
+    def test_streams_events(self, server: FakeServer) -> None:
+        """responses.create(stream=True) yields the text and ends with the whole response."""
+        server.script(think("Hm, well."), say("Hello there."))
+        with _openai(server) as client:
+            events = list(client.responses.create(model="gpt-fake", input="Hi you", stream=True))
+        texts = [event.delta for event in events if event.type == "response.output_text.delta"]
+        assert "".join(texts) == "Hello there."
+        assert events[-1].type == "response.completed"
+        assert events[-1].response.output_text == "Hello there."
+        assert events[-1].response.usage is not None
+        assert events[-1].response.usage.output_tokens == 4
+
+    def test_accumulates(self, server: FakeServer) -> None:
+        """responses.stream() puts text and two calls together by itself."""
+        server.script(say("Wait."), call_tool("weather", {"city": "Oslo"}), call_tool("time"))
+        with (
+            _openai(server) as client,
+            client.responses.stream(model="gpt-fake", input="Hi") as stream,
+        ):
+            response = stream.get_final_response()
+        assert response.output_text == "Wait."
+        calls = [item for item in response.output if item.type == "function_call"]
+        assert [(call.name, json.loads(call.arguments)) for call in calls] == [
+            ("weather", {"city": "Oslo"}),
+            ("time", {}),
+        ]
+
+    def test_reads_a_whole_answer(self, server: FakeServer) -> None:
+        """Without stream=True the openai package reads the response at once."""
+        server.script(think("Hm."), say("Hello there."), call_tool("time"))
+        with _openai(server) as client:
+            response = client.responses.create(model="gpt-fake", input="Hi you")
+        assert (response.status, response.output_text) == ("completed", "Hello there.")
+        assert [item.type for item in response.output] == ["reasoning", "message", "function_call"]
+        assert response.usage is not None
+        assert response.usage.input_tokens == 2
+
+    def test_raises_its_own_errors(self, server: FakeServer) -> None:
+        """A scripted status and an error inside the stream are the package's own exceptions."""
+        server.enqueue(status(429, "slow down", code="rate_limit_exceeded"))
+        server.enqueue(say("one"), fail(500, "broken"))
+        with _openai(server) as client:
+            for error, message in ((openai.RateLimitError, "slow"), (openai.APIError, "broken")):
+                with pytest.raises(error, match=message):
+                    list(client.responses.create(model="gpt-fake", input="Hi", stream=True))
+
+
 class TestAnthropicPackage:
+    def test_reads_a_whole_answer(self, server: FakeServer) -> None:
+        """messages.create() reads thinking, text, a call and usage at once."""
+        server.script(think("Hm."), say("Hello there."), call_tool("weather", {"city": "Oslo"}))
+        with _anthropic(server) as client:
+            message = client.messages.create(
+                model="claude-fake", max_tokens=100, messages=[{"role": "user", "content": "Hi"}]
+            )
+        assert [block.type for block in message.content] == ["thinking", "text", "tool_use"]
+        assert message.stop_reason == "tool_use"
+        assert message.usage.input_tokens == 1
+
     def test_streams_thinking_text_and_usage(self, server: FakeServer) -> None:
         """The anthropic package reads thinking, text, stop reason and usage."""
         server.script(think("Let me see."), say("Hello there."))
@@ -160,6 +238,21 @@ class TestAnthropicPackage:
 
 
 class TestGoogleGenAIPackage:
+    def test_reads_a_whole_answer(self, server: FakeServer) -> None:
+        """generate_content() reads text, a call and usage at once."""
+        server.script(think("Hm."), say("Hello there."), call_tool("weather", {"city": "Oslo"}))
+        client = _gemini(server)
+        answer = client.models.generate_content(model="gemini-fake", contents="Hi you")
+        client.close()
+        assert answer.candidates is not None
+        parts = answer.candidates[0].content.parts if answer.candidates[0].content else None
+        assert [part.text for part in parts or []] == ["Hm.", "Hello there.", None]
+        assert [(call.name, call.args) for call in answer.function_calls or []] == [
+            ("weather", {"city": "Oslo"})
+        ]
+        assert answer.usage_metadata is not None
+        assert answer.usage_metadata.prompt_token_count == 2
+
     def test_streams_thoughts_text_and_usage(self, server: FakeServer) -> None:
         """The google-genai package reads thoughts, text, finish reason and usage."""
         server.script(think("Hm, well."), say("Hello there."))
@@ -194,4 +287,34 @@ class TestGoogleGenAIPackage:
         client = _gemini(server)
         with pytest.raises(genai_errors.ClientError, match="no such model"):
             list(client.models.generate_content_stream(model="gemini-fake", contents="Hi"))
+        client.close()
+
+
+class TestOllamaPackage:
+    @pytest.mark.parametrize("stream", [True, False])
+    def test_reads_thinking_text_calls_and_counts(self, server: FakeServer, stream: bool) -> None:
+        """The ollama package reads everything, streamed and whole, without a key."""
+        server.script(think("Hm."), say("Hello there."), call_tool("weather", {"city": "Oslo"}))
+        turns = [{"role": "user", "content": "Hi you"}]
+        client = _ollama(server)
+        if stream:
+            parts = list(client.chat(model="fake", messages=turns, stream=True))
+        else:
+            parts = [client.chat(model="fake", messages=turns)]
+        client.close()
+        assert "".join(part.message.content or "" for part in parts) == "Hello there."
+        assert "".join(part.message.thinking or "" for part in parts) == "Hm."
+        calls = [call.function for part in parts for call in part.message.tool_calls or []]
+        assert [(call.name, call.arguments) for call in calls] == [("weather", {"city": "Oslo"})]
+        assert (parts[-1].done, parts[-1].done_reason) == (True, "stop")
+        assert parts[-1].prompt_eval_count == 2
+
+    def test_raises_its_own_errors(self, server: FakeServer) -> None:
+        """A scripted status and an error inside the stream are the package's own exception."""
+        server.enqueue(status(404, "model 'fake' not found"))
+        server.enqueue(say("one"), fail(500, "broken"))
+        client = _ollama(server)
+        for message in ("not found", "broken"):
+            with pytest.raises(ollama.ResponseError, match=message):
+                list(client.chat(model="fake", messages=[], stream=True))
         client.close()
