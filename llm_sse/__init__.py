@@ -13,6 +13,7 @@ from ._version import __version__
 from .chat import Message, Tool
 from .completion import Completion
 from .errors import StreamError
+from .media import file_part, image_part
 from .metrics import StreamMetrics
 from .retry import RetryPolicy
 from .sync.buffered import buffered
@@ -22,9 +23,11 @@ from .sync.stream import (
     complete_sync,
     stream_anthropic,
     stream_gemini,
+    stream_ollama,
     stream_openai,
     stream_sync,
 )
+from .sync.tools import ToolLoop, run_tools
 from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 
 __all__ = [
@@ -36,14 +39,19 @@ __all__ = [
     "Timeouts",
     "TokenStream",
     "Tool",
+    "ToolLoop",
     "__version__",
     "buffered",
     "complete_sync",
     "errors",
     "events",
+    "file_part",
+    "image_part",
     "measure_stream",
+    "run_tools",
     "stream_anthropic",
     "stream_gemini",
+    "stream_ollama",
     "stream_openai",
     "stream_sync",
     "stream_with_count",

@@ -17,10 +17,18 @@ import pytest
 from llm_sse import RetryPolicy, stream_sync
 from llm_sse.completion import Completion
 from llm_sse.errors import APIError, ConnectionLost, StreamError
+from llm_sse.providers import PROVIDERS
 from tests.wire import Body, WireServer, head, stream
 
 _FOLDER = os.environ.get("LLM_SSE_RECORDINGS")
-_FORMATS = {"chat": "openai", "messages": "anthropic", "generateContent": "gemini"}
+_FORMATS = {
+    "chat": "openai",
+    "responses": "openai-responses",
+    "messages": "anthropic",
+    "generateContent": "gemini",
+    "ollama-chat": "ollama",
+}
+_CALL = ("id", "name", "arguments")
 
 
 def _recordings() -> list[Path]:
@@ -94,13 +102,17 @@ def test_a_recorded_stream_is_delivered_as_its_description_says(path: Path) -> N
     if expected["status"] >= 400:
         responses = [_error_body(body, expected)]
     else:
-        responses = [stream(cut, framing=framing) for framing, cut in _cuts(body, expected)]
+        headers = {"Content-Type": PROVIDERS[_FORMATS[expected["api"]]].frames().content_type}
+        responses = [
+            stream(cut, framing=framing, headers=headers) for framing, cut in _cuts(body, expected)
+        ]
     for respond in responses:
         with WireServer(respond) as server:
             completion, error = _ask(expected, server)
         assert completion.text == expected["text"]
         assert completion.reasoning == expected["reasoning"]
-        assert _calls(completion) == expected["tool_calls"]
+        told = [{name: call[name] for name in _CALL} for call in expected["tool_calls"]]
+        assert _calls(completion) == told
         assert completion.raw_finish_reason == expected["finish_reason"]
         assert (completion.usage.raw if completion.usage else None) == expected["usage"]
         if expected["error"] is not None:

@@ -6,7 +6,9 @@ from ..errors import ConfigurationError
 from .anthropic import Anthropic
 from .base import Provider
 from .gemini import Gemini
+from .ollama import Ollama
 from .openai import OpenAI
+from .responses import Responses
 
 __all__ = ["PROVIDERS", "Provider", "find_provider"]
 
@@ -27,6 +29,15 @@ PROVIDERS: dict[str, Provider] = {
             base_url_env="OPENAI_BASE_URL",
             tools_body={"reasoning_effort": "none"},
         ),
+        Responses(
+            "openai-responses",
+            base_url="https://api.openai.com/v1",
+            model="gpt-6-luna",
+            checked=_CHECKED,
+            key_env=("OPENAI_API_KEY",),
+            model_env="OPENAI_MODEL",
+            base_url_env="OPENAI_BASE_URL",
+        ),
         Anthropic(
             "anthropic",
             base_url="https://api.anthropic.com",
@@ -44,6 +55,15 @@ PROVIDERS: dict[str, Provider] = {
             key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
             model_env="GEMINI_MODEL",
             base_url_env="GOOGLE_GEMINI_BASE_URL",
+        ),
+        Ollama(
+            "ollama",
+            base_url="http://127.0.0.1:11434",
+            model="gemma4",
+            checked=_CHECKED,
+            key_env=("OLLAMA_API_KEY",),
+            model_env="OLLAMA_MODEL",
+            base_url_env="OLLAMA_HOST",
         ),
     )
 }

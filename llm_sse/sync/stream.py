@@ -32,6 +32,7 @@ __all__ = [
     "complete_sync",
     "stream_anthropic",
     "stream_gemini",
+    "stream_ollama",
     "stream_openai",
     "stream_sync",
 ]
@@ -210,7 +211,7 @@ def stream_sync(
 
     Args:
         prompt: The question; with `messages`, their last user turn.
-        provider: `openai`, `anthropic` or `gemini`.
+        provider: `openai`, `anthropic`, `gemini` or `ollama`.
         model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
@@ -305,6 +306,11 @@ def stream_anthropic(prompt: str | None = None, **arguments: Any) -> TokenStream
 def stream_gemini(prompt: str | None = None, **arguments: Any) -> TokenStream:
     """Ask Gemini; the arguments are those of `stream_sync`."""
     return stream_sync(prompt, provider="gemini", **arguments)
+
+
+def stream_ollama(prompt: str | None = None, **arguments: Any) -> TokenStream:
+    """Ask Ollama; the arguments are those of `stream_sync`."""
+    return stream_sync(prompt, provider="ollama", **arguments)
 
 
 def start_producer(channel: Channel[Any], items: Iterable[Any], name: str) -> threading.Thread:

@@ -187,6 +187,61 @@ def openai_usage(draw: st.DrawFn) -> list[Usage]:
 
 
 @st.composite
+def responses_answers(draw: st.DrawFn) -> list[Event]:
+    """Make an answer in Responses: several open calls between texts, sealed thoughts."""
+    thoughts = st.builds(ReasoningDelta, any_text, maybe_text, maybe_text)
+    cited = citations("url", "title", "content", strings=text, type="url_citation")
+    other = st.builds(lambda kind, data: {**data, "type": kind}, words, objects)
+    content: st.SearchStrategy[Event] = st.one_of(
+        st.builds(TextDelta, text),
+        st.builds(ReasoningDelta, text),
+        thoughts.filter(lambda event: event != ReasoningDelta()),
+        st.builds(RefusalDelta, text),
+        cited,
+        cited.map(lambda citation: wrapped("url_citation", citation)),
+        other.map(lambda data: Unknown(data["type"], data)),
+    )
+    calls = [
+        [named(event, index) for event in draw(fragments(index, begin_with_text=False))]
+        for index in range(draw(st.integers(0, 3)))
+    ]
+    body = draw(interleaved([[event] for event in draw(st.lists(content, max_size=8))] + calls))
+    finish = draw(
+        st.sampled_from(
+            [
+                Finish("tool_calls" if calls else "stop", "completed"),
+                Finish("length", "incomplete", "max_output_tokens"),
+                Finish("content_filter", "incomplete", "content_filter"),
+                Finish("other", "incomplete", "steered"),
+                Finish("other", "incomplete"),
+            ]
+        )
+    )
+    return [draw(starts), *body, *draw(responses_usage()), finish]
+
+
+def named(event: Event, index: int) -> Event:
+    """Give a call an identifier that no other call has: in Responses each has one."""
+    if isinstance(event, ToolCall) or (isinstance(event, ToolCallDelta) and event.name):
+        return msgspec.structs.replace(event, id=f"{event.id}{index}")
+    return event
+
+
+@st.composite
+def responses_usage(draw: st.DrawFn) -> list[Usage]:
+    """Make no usage, or one whose figures are those of its `raw`."""
+    if draw(st.booleans()):
+        return []
+    asked, said = draw(counts), draw(counts)
+    cached, thought = draw(st.tuples(*[st.none() | counts] * 2))
+    raw: dict[str, Any] = {"input_tokens": asked, "output_tokens": said, "cost": draw(values)}
+    raw |= {"input_tokens_details": {"cached_tokens": cached}}
+    if thought is not None:
+        raw["output_tokens_details"] = {"reasoning_tokens": thought, "more": None}
+    return [Usage(asked, said, cached, thought, raw)]
+
+
+@st.composite
 def anthropic_answers(draw: st.DrawFn) -> list[Event]:
     """Make an answer in Messages: one block after the other, each call complete at its end."""
     cited = citations("url", "title", "cited_text", strings=any_text, type="web")
@@ -287,11 +342,68 @@ def gemini_usage(draw: st.DrawFn) -> list[Usage]:
     return [Usage(*figures, {**raw, "trafficType": draw(values)})]
 
 
+@st.composite
+def ollama_answers(draw: st.DrawFn) -> list[Event]:
+    """Make an answer of Ollama: texts, whole calls, and lines that are nobody's."""
+    foreign = st.dictionaries(words, values, max_size=3)
+    content: st.SearchStrategy[list[Event]] = st.one_of(
+        st.builds(TextDelta, text).map(lambda event: [event]),
+        st.builds(ReasoningDelta, text).map(lambda event: [event]),
+        (foreign | st.lists(st.integers())).map(lambda data: [Unknown("message", data)]),
+        st.builds(whole_call, maybe_text, text, objects.map(to_json) | any_text.filter(no_object)),
+    )
+    body: list[Event] = []
+    called = 0
+    for group in draw(st.lists(content, max_size=8)):
+        for event in group:
+            if isinstance(event, ToolCallDelta):
+                event = msgspec.structs.replace(event, index=called)  # noqa: PLW2901
+                called += 1
+            body.append(event)
+    table = {"stop": "stop", "length": "length", "load": "error"}
+    finish = draw(finishes(table, called=called > 0, message=st.none()))
+    if not called and draw(st.booleans()):
+        finish = Finish("other")
+    start = StreamStart(draw(text))
+    return [start, *body, *draw(ollama_usage()), finish]
+
+
+def to_json(value: Any) -> str:
+    """Return a value as compact JSON."""
+    return msgspec.json.encode(value).decode()
+
+
+def no_object(arguments: str) -> bool:
+    """Whether a text is something, but no JSON object: so it is sent as the text that it is."""
+    builder = ToolCallBuilder(0, None, "")
+    builder.pieces.append(arguments)
+    return bool(arguments.strip()) and builder.build().error is not None
+
+
+def whole_call(id_: str | None, name: str, arguments: str) -> list[Event]:
+    """Make a call that came in one piece."""
+    builder = ToolCallBuilder(0, id_, name)
+    builder.pieces.append(arguments)
+    return [ToolCallDelta(0, id_, name, arguments), builder.build()]
+
+
+@st.composite
+def ollama_usage(draw: st.DrawFn) -> list[Usage]:
+    """Make no usage, or one whose figures are those of its `raw`."""
+    names = ("prompt_eval_count", "eval_count", "total_duration", "eval_duration")
+    raw = draw(st.fixed_dictionaries({}, optional=dict.fromkeys(names, counts)))
+    return [Usage(raw.get(names[0]), raw.get(names[1]), raw=raw)] if raw else []
+
+
+#: Ollama has no words for signatures and sources, and counts nothing in detail.
+DETAILED = [name for name in PROVIDERS if name != "ollama"]
+
+
 def there_and_back(provider: str, events: list[Event], cuts: list[int]) -> list[Event]:
     """Encode events, cut the bytes, decode them."""
     encoder = PROVIDERS[provider].encoder(model="m")
     body = b"".join(map(encoder.encode, events))
-    frames, decoder = SSEDecoder(), PROVIDERS[provider].decoder()
+    frames, decoder = PROVIDERS[provider].frames(), PROVIDERS[provider].decoder()
     got: list[Event] = []
     sizes = itertools.cycle(cuts)
     while body:
@@ -315,6 +427,12 @@ class TestRoundTrip:
         """Whatever Chat Completions can say arrives as it was said."""
         assert there_and_back("openai", events, cuts) == events
 
+    @given(responses_answers(), CUTS)
+    @UNHURRIED
+    def test_responses(self, events: list[Event], cuts: list[int]) -> None:
+        """Whatever Responses can say arrives as it was said."""
+        assert there_and_back("openai-responses", events, cuts) == events
+
     @given(anthropic_answers(), CUTS)
     @UNHURRIED
     def test_messages(self, events: list[Event], cuts: list[int]) -> None:
@@ -327,22 +445,29 @@ class TestRoundTrip:
         """Whatever streamGenerateContent can say arrives as it was said."""
         assert there_and_back("gemini", events, cuts) == events
 
+    @given(ollama_answers(), CUTS)
+    @UNHURRIED
+    def test_ollama(self, events: list[Event], cuts: list[int]) -> None:
+        """Whatever Ollama can say arrives as it was said."""
+        assert there_and_back("ollama", events, cuts) == events
+
     @pytest.mark.parametrize(
-        "event",
-        [
-            *map(TextDelta, AWKWARD),
-            ReasoningDelta("Hm"),
-            ReasoningDelta("Hm", "sig"),
-            ReasoningDelta("", "sig"),
-        ],
-        ids=str,
+        "event", [*map(TextDelta, AWKWARD), *map(ReasoningDelta, AWKWARD)], ids=str
     )
     def test_one_event(self, provider: str, event: Event) -> None:
         """What every format can say arrives alike from each of them."""
         got = there_and_back(provider, [StreamStart("m"), event, event, Finish("stop")], [1])
         assert got[1:3] == [event, event]
 
-    @pytest.mark.parametrize("name", ["openai", "anthropic"])
+    @pytest.mark.parametrize("text", ["Hm", ""])
+    @pytest.mark.parametrize("name", DETAILED)
+    def test_signed_reasoning(self, name: str, text: str) -> None:
+        """A signature arrives with its reasoning, or alone."""
+        event = ReasoningDelta(text, "sig")
+        got = there_and_back(name, [StreamStart("m"), event, event, Finish("stop")], [1])
+        assert got[1:3] == [event, event]
+
+    @pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic"])
     def test_encrypted_reasoning(self, name: str) -> None:
         """Reasoning that only its provider can read arrives as it was sent."""
         event = ReasoningDelta(redacted="xyz")
@@ -354,14 +479,13 @@ class TestRoundTrip:
         assert PROVIDERS[provider].encoder(model="m").encode(event) == b""
 
     @pytest.mark.parametrize(
-        "usage",
+        ("provider", "usage"),
         [
-            Usage(7, 5),
-            Usage(0, 0),
-            Usage(7, 5, 3),
-            Usage(7, 5, None, 2),
-            Usage(7, 5, 3, 2),
-            Usage(7, 5, 0, 0),
+            *itertools.product(PROVIDERS, [Usage(7, 5), Usage(0, 0)]),
+            *itertools.product(
+                DETAILED,
+                [Usage(7, 5, 3), Usage(7, 5, None, 2), Usage(7, 5, 3, 2), Usage(7, 5, 0, 0)],
+            ),
         ],
         ids=str,
     )
@@ -374,6 +498,7 @@ class TestRoundTrip:
         )
         assert msgspec.structs.replace(got, raw=None) == usage
 
+    @pytest.mark.parametrize("provider", DETAILED)
     def test_a_citation_without_a_providers_object(self, provider: str) -> None:
         """The normalised source alone is enough to write the provider's own."""
         said = [StreamStart("m"), Citation("u", "t"), Finish("stop")]
@@ -408,9 +533,11 @@ class TestRoundTrip:
         """An error inside the stream arrives as the class and with the message that were sent."""
         row = PROVIDERS[provider]
         sent = row.api_error(status, "so\nit is")
-        (sse,) = SSEDecoder().feed(row.encoder(model="m").error(sent))
+        (sse,) = row.frames().feed(row.encoder(model="m").error(sent))
+        decoder = row.decoder()
         with pytest.raises(APIError) as caught:
-            list(row.decoder().decode(sse))
+            list(decoder.decode(sse))
+            list(decoder.end())
         assert type(caught.value) is type(sent)
         assert caught.value.detail == "so\nit is"
 

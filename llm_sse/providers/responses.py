@@ -1,0 +1,1398 @@
+"""OpenAI Responses: `POST {base_url}/responses`, and the servers that speak it, too.
+
+Wire shape -> events (the `type` inside the JSON counts; many servers write no SSE event name):
+
+    response.created, .queued, .in_progress  {"response": {...}}     StreamStart, once
+    response.output_text.delta               {"delta"}               TextDelta
+    response.refusal.delta                   {"delta"}               RefusalDelta
+    response.reasoning_summary_text.delta    {"delta"}               ReasoningDelta
+    response.reasoning_text.delta            {"delta"}               ReasoningDelta
+    response.output_text.annotation.added    {"annotation"}          Citation
+    response.output_item.added               {"item": function_call} ToolCallDelta
+    response.function_call_arguments.delta   {"delta"}               ToolCallDelta
+    response.custom_tool_call_input.delta    {"delta"}               ToolCallDelta
+    response.output_item.done                {"item": function_call} ToolCall
+                                             {"item": reasoning}     ReasoningDelta, if encrypted
+    response.completed, .incomplete          {"response": {...}}     Usage, Finish
+    response.failed                          {"response": {"error"}} raises APIError
+    error                                    flat or {"error": {}}   raises APIError
+    keepalive, [DONE]                                                nothing
+
+Whatever was said in pieces is said again whole, up to four times: when its part, its item and the
+response are done. What is told is what goes beyond the pieces that came: nothing, from most
+servers; everything, from those that send no pieces. Items are known by `item_id` and
+`output_index`, of which servers leave out one, or change the other on the way.
+
+Items of hosted tools, and events of a type that has no word here, become `Unknown`.
+
+Source: https://platform.openai.com/docs/api-reference/responses-streaming
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any, ClassVar
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from ..chat import ChatRequest, HTTPRequest, Message, Tool
+from ..completion import Completion
+from ..errors import APIError, ConfigurationError, InvalidRequestError
+from ..events import (
+    Citation,
+    Event,
+    Finish,
+    FinishReason,
+    ReasoningDelta,
+    RefusalDelta,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    Unknown,
+    Usage,
+)
+from ..sse import ServerSentEvent, encode_sse
+from .base import (
+    Accepted,
+    Decoder,
+    Provider,
+    ToolCallBuilder,
+    bearer_token,
+    decode_body,
+    decode_json,
+    end_of_body,
+    error_text,
+    is_listed_error,
+    lenient_decode,
+    merge,
+    normalised,
+    plain_decode,
+    prepare,
+    then_raise,
+)
+
+__all__ = ["Responses"]
+
+_REASONS: dict[str, FinishReason] = {"completed": "stop", "cancelled": "error"}
+
+#: Why a response is incomplete. What is not listed (`max_messages`, `steered`) is `other`.
+_INCOMPLETE: dict[str, FinishReason] = {
+    "max_output_tokens": "length",
+    "content_filter": "content_filter",
+}
+_DETAILS: dict[FinishReason, str] = {reason: word for word, reason in _INCOMPLETE.items()}
+
+_ENDS = {
+    "response.completed": "completed",
+    "response.incomplete": "incomplete",
+    "response.failed": "failed",
+    "response.cancelled": "cancelled",
+    "response.done": "completed",
+}
+_UNDER_WAY = {
+    "response.created": "in_progress",
+    "response.queued": "queued",
+    "response.in_progress": "in_progress",
+}
+_ERRORS = frozenset({"error", "response.error"})
+_STATUSES = frozenset({*_ENDS.values(), *_UNDER_WAY.values()})
+
+#: The kinds of text, each with the events that bring it, in pieces and whole.
+_DELTAS = {
+    "response.output_text.delta": "text",
+    "response.refusal.delta": "refusal",
+    "response.reasoning_summary_text.delta": "summary",
+    "response.reasoning_text.delta": "thinking",
+}
+_WHOLES = {kind.replace(".delta", ".done"): text for kind, text in _DELTAS.items()}
+_FAMILIES = {
+    "text": "message",
+    "refusal": "message",
+    "summary": "reasoning",
+    "thinking": "reasoning",
+}
+_TEXT_EVENTS: dict[str, type[TextDelta | RefusalDelta | ReasoningDelta]] = {
+    "text": TextDelta,
+    "refusal": RefusalDelta,
+    "summary": ReasoningDelta,
+    "thinking": ReasoningDelta,
+}
+_CALL_DELTAS = frozenset(
+    {"response.function_call_arguments.delta", "response.custom_tool_call_input.delta"}
+)
+_CALL_WHOLES = frozenset(
+    {"response.function_call_arguments.done", "response.custom_tool_call_input.done"}
+)
+_CALLS = frozenset({"function_call", "custom_tool_call"})
+_PARTS = frozenset({"response.content_part.added", "response.content_part.done"})
+_ITEMS = frozenset({"response.output_item.added", "response.output_item.done"})
+_KNOWN_PARTS = frozenset({"output_text", "text", "refusal", "reasoning_text", "summary_text"})
+_SILENT = frozenset(
+    {
+        "keepalive",
+        "response.reasoning_summary_part.added",
+        "response.reasoning_summary_part.done",
+    }
+)
+
+#: Codes that mean "no more money", not "not so fast".
+_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
+
+#: How servers say that a model does not exist: by a code, or in their own words.
+_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
+_NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
+
+#: The HTTP status that an error's code or type stands for inside a stream.
+_ERROR_STATUSES: dict[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "too_many_requests": 429,
+    "insufficient_quota": 429,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "permission_error": 403,
+    "overloaded_error": 529,
+    "vector_store_timeout": 504,
+    **dict.fromkeys(
+        (
+            *("invalid_request_error", "invalid_request", "invalid_prompt", "model_not_found"),
+            *("context_length_exceeded", "string_above_max_length", "previous_response_not_found"),
+            *("data_residency_mismatch", "bio_policy", "misalignment_policy_violation"),
+            *("cyber_policy_violation", "invalid_image", "invalid_image_format"),
+            *("invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+            *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large"),
+            *("image_content_policy_violation", "unsupported_image_media_type"),
+            *("empty_image_file", "failed_to_download_image", "image_file_not_found"),
+        ),
+        400,
+    ),
+}
+
+
+class _Wire(Struct):
+    type: str = ""
+    sequence_number: int | None = None
+    output_index: int | None = None
+    content_index: int | None = None
+    summary_index: int | None = None
+    item_id: str | None = None
+    delta: str | None = None
+    text: str | None = None
+    refusal: str | None = None
+    arguments: Any = None
+    input: Any = None
+    annotation: Any = None
+    part: dict[str, Any] | None = None
+    item: dict[str, Any] | None = None
+    response: dict[str, Any] | None = None
+    error: Any = None
+
+
+prepare(_Wire)
+_decode_wire = msgspec.json.Decoder(_Wire)
+
+
+@dataclasses.dataclass(frozen=True)
+class Responses(Provider):
+    """A row for OpenAI's Responses, or for a server that speaks it."""
+
+    paths: ClassVar[tuple[str, ...]] = (r"/v1/responses",)
+    root: ClassVar[str] = "/v1"
+
+    def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
+        """Write `POST {base_url}/responses`."""
+        if chat.stop:
+            raise ConfigurationError(
+                f"{self.name} has no stop texts: leave stop out, or use a provider that has them",
+                provider=self.name,
+            )
+        body: dict[str, Any] = {
+            "model": chat.model,
+            "input": _items(self.name, chat.messages),
+            "stream": chat.stream,
+        }
+        if chat.system:
+            body["instructions"] = chat.system
+        if chat.max_tokens is not None:
+            body["max_output_tokens"] = chat.max_tokens
+        if chat.temperature is not None:
+            body["temperature"] = chat.temperature
+        if chat.top_p is not None:
+            body["top_p"] = chat.top_p
+        if chat.tools:
+            body["tools"] = [_tool(tool) for tool in chat.tools]
+        if chat.tool_choice is not None:
+            body["tool_choice"] = _tool_choice(chat.tool_choice)
+        return HTTPRequest(
+            url=f"{base_url}/responses",
+            body=msgspec.json.encode(merge(body, chat.extra_body)),
+            headers={"Content-Type": "application/json"},
+            credentials=self.credentials(key),
+        )
+
+    def decoder(self) -> Decoder:
+        """Return a decoder for one response body."""
+        return _Decoder(self)
+
+    def retold(self, answer: dict[str, Any]) -> Iterable[Any]:
+        """A whole answer is the object that a stream's last event carries."""
+        status = answer.get("status")
+        if not (isinstance(answer.get("output"), list) or answer.get("object") == "response"):
+            return [answer]
+        known = isinstance(status, str) and status in _STATUSES
+        return [{"type": f"response.{status if known else 'completed'}", "response": answer}]
+
+    def error(self, status: int, headers: Mapping[str, str], body: bytes) -> APIError:
+        """Read `{"error": {"message", "type", "param", "code"}}` and its many relatives.
+
+        Source: https://platform.openai.com/docs/guides/error-codes
+        """
+        return self._error(status, decode_body(body), headers)
+
+    def stream_error(self, decoded: Any) -> APIError:
+        """Read an error that came inside a 200 stream; its words stand for its status.
+
+        OpenAI documents it flat and sends it nested, then with the headers that tell how long to
+        wait.
+        """
+        outer = decoded[0] if isinstance(decoded, list) and decoded else decoded
+        inner = outer.get("error") if isinstance(outer, dict) else None
+        levels = [level for level in (inner, outer) if isinstance(level, dict)]
+        names = ("status_code", "status", "code", "type")
+        words = [level.get(name) for level in levels for name in names]
+        status = next((found for word in words if (found := _status(word))), 500)
+        headers: dict[str, str] = {}
+        for level in levels:
+            given = level.get("headers")
+            if isinstance(given, dict):
+                headers.update((str(name).lower(), str(value)) for name, value in given.items())
+        return self._error(status, decoded, headers)
+
+    def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
+        message, code = error_text(decoded)
+        if code == "error":  # the event's own type, where the error has neither type nor code
+            code = None
+        unknown = code in _MODEL_CODES or (
+            status in (400, 404) and _NO_MODEL.search(message) is not None
+        )
+        return self.api_error(
+            status,
+            message,
+            code=code,
+            body=decoded,
+            headers=headers,
+            retryable=False if code in _QUOTA_CODES else None,
+            unknown_model=unknown,
+        )
+
+    def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
+        """Read a request as OpenAI's endpoint does."""
+        if not bearer_token(headers):
+            raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
+        try:
+            asked = msgspec.json.decode(body, type=dict[str, Any])
+        except (msgspec.DecodeError, RecursionError):
+            raise self._refusal("We could not parse the JSON body of your request.") from None
+        for name in ("model", "input"):
+            if asked.get(name, "") == "" and (name == "model" or name not in asked):
+                raise self._missing(f"Missing required parameter: '{name}'.")
+        model, said = asked["model"], asked["input"]
+        for name, value, types in (("model", model, str), ("input", said, (str, list))):
+            if not isinstance(value, types):
+                raise self._refusal(f"Invalid type for '{name}': expected a string.")
+        earlier = ("previous_response_id", "prompt", "conversation")
+        if not said and not any(asked.get(name) for name in earlier):
+            raise self._missing(
+                "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must "
+                "be provided."
+            )
+        return Accepted(
+            model=model, stream=asked.get("stream") is True, usage=True, prompt=_last_text(said)
+        )
+
+    def _missing(self, message: str) -> APIError:
+        return self.api_error(400, message, code="missing_required_parameter")
+
+    def _refusal(self, message: str) -> APIError:
+        return self.api_error(400, message)
+
+    def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
+        """Return an encoder for one response body."""
+        return _Encoder(model)
+
+    def answer_body(self, completion: Completion) -> bytes:
+        """Write a `response`."""
+        start = StreamStart(completion.model, completion.response_id)
+        reason = completion.finish_reason or "stop"
+        finish = Finish(reason, completion.raw_finish_reason)
+        usage = completion.usage
+        response = _response(start, finish, _output(completion), usage and _usage_object(usage))
+        return msgspec.json.encode(response)
+
+    def error_body(self, error: APIError) -> bytes:
+        """Write `{"error": {"message", "type", "param", "code"}}`."""
+        return msgspec.json.encode({"error": _error_object(error)})
+
+    def take_up(
+        self, broken: Decoder, key: str, base_url: str
+    ) -> tuple[HTTPRequest, Decoder] | None:
+        """Write the request for what follows the last event that came.
+
+        OpenAI keeps the events of a response that runs in the background, and of no other: the
+        end of any other one's connection is the end of the answer.
+
+        Source: https://platform.openai.com/docs/guides/background#streaming-a-background-response
+        """
+        cursor = broken.cursor if isinstance(broken, _Decoder) else None
+        if cursor is None or not isinstance(broken, _Decoder):
+            return None
+        id_, number = cursor
+        url = f"{base_url}/responses/{quote(id_, safe='')}?stream=true&starting_after={number}"
+        request = HTTPRequest(url, b"", credentials=self.credentials(key), method="GET")
+        return request, broken.rest()
+
+
+def _status(word: Any) -> int | None:
+    """Return the HTTP status that an error's code, type or number stands for."""
+    if isinstance(word, str) and word.isascii() and word.isdigit() and len(word) == 3:
+        word = int(word)
+    if isinstance(word, int) and 400 <= word < 600:
+        return word
+    return _ERROR_STATUSES.get(word) if isinstance(word, str) else None
+
+
+def _items(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
+    """Translate the turns: calls and their results are items of their own."""
+    items: list[dict[str, Any]] = []
+    custom: set[Any] = set()
+    for message in messages:
+        if message.role == "tool":
+            items.append(_result(provider, message, custom))
+            continue
+        if message.name:
+            raise ConfigurationError(
+                f"{provider} takes no name of a speaker; write it into the text"
+            )
+        parts = _parts(provider, message)
+        if parts or message.role != "assistant":
+            items.append({"type": "message", "role": message.role, "content": parts})
+        for call in message.tool_calls or []:
+            item = _call_item(provider, call)
+            items.append(item)
+            if item["type"] == "custom_tool_call":
+                custom.add(item["call_id"])
+    return items
+
+
+def _result(provider: str, message: Message, custom: set[Any]) -> dict[str, Any]:
+    if not message.tool_call_id:
+        raise ConfigurationError(f"{provider} needs the tool_call_id of a tool message")
+    output: Any = message.content or ""
+    if not isinstance(output, str):
+        output = _parts(provider, message)
+    kind = "custom_tool_call" if message.tool_call_id in custom else "function_call"
+    return {"type": f"{kind}_output", "call_id": message.tool_call_id, "output": output}
+
+
+def _call_item(provider: str, call: Mapping[str, Any]) -> dict[str, Any]:
+    """Translate one call; its arguments are a text on both sides, and go as they are."""
+    function, custom = call.get("function"), call.get("custom")
+    id_ = call.get("id")
+    if isinstance(id_, str) and id_:
+        if isinstance(function, dict) and isinstance(function.get("name"), str):
+            arguments = function.get("arguments") or "{}"
+            if not isinstance(arguments, str):
+                arguments = msgspec.json.encode(arguments).decode()
+            kind = {"type": "function_call", "call_id": id_, "name": function["name"]}
+            return {**kind, "arguments": arguments}
+        if isinstance(custom, dict) and isinstance(custom.get("name"), str):
+            kind = {"type": "custom_tool_call", "call_id": id_, "name": custom["name"]}
+            return {**kind, "input": str(custom.get("input") or "")}
+    raise ConfigurationError(
+        f'a tool call in messages must look, for {provider}, like {{"id": "...", "type": '
+        '"function", "function": {"name": "...", "arguments": "<JSON text>"}}'
+    )
+
+
+def _parts(provider: str, message: Message) -> list[dict[str, Any]]:
+    """Translate the parts of a message; those in the provider's own words stay."""
+    kind = "output_text" if message.role == "assistant" else "input_text"
+    if isinstance(message.content, str):
+        return [{"type": kind, "text": message.content}] if message.content else []
+    parts: list[dict[str, Any]] = []
+    for part in message.content or []:
+        if part.get("type") == "text":
+            parts.append({**part, "type": kind})
+        elif part.get("type") == "image_url":
+            image = part.get("image_url")
+            image = image if isinstance(image, dict) else {"url": image}
+            detail = image.get("detail") or "auto"
+            parts.append({"type": "input_image", "image_url": image.get("url"), "detail": detail})
+        elif part.get("type") == "file" and isinstance(part.get("file"), dict):
+            parts.append({"type": "input_file", **part["file"]})
+        elif part.get("type") == "input_audio":
+            raise ConfigurationError(
+                f"{provider} takes no content part of type 'input_audio'; a provider that speaks "
+                "Chat Completions may"
+            )
+        else:
+            parts.append(part)
+    return parts
+
+
+def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
+    """Translate a tool. Without a word on it OpenAI would take every schema for a strict one."""
+    if isinstance(tool, Tool):
+        encoded: dict[str, Any] = {"type": "function", **msgspec.to_builtins(tool)}
+        return {**encoded, "strict": False}
+    function = tool.get("function")
+    if tool.get("type") == "function" and isinstance(function, dict):
+        return {"type": "function", "strict": False, **function}
+    return tool
+
+
+def _tool_choice(choice: str | dict[str, Any]) -> Any:
+    if isinstance(choice, dict):
+        function = choice.get("function")
+        return {"type": "function", **function} if isinstance(function, dict) else choice
+    if choice in ("auto", "none", "required"):
+        return choice
+    return {"type": "function", "name": choice}
+
+
+def _last_text(said: str | list[Any]) -> str:
+    """Return the text of the last user turn, whatever its shape."""
+    if isinstance(said, str):
+        return said
+    for item in reversed(said):
+        if isinstance(item, dict) and item.get("role") == "user":
+            content = item.get("content")
+            if isinstance(content, str):
+                return content
+            return "".join(str(part.get("text") or "") for part in _objects(content))
+    return ""
+
+
+class _Told:
+    """What has been told: texts by kind, and how many there were of what is no text."""
+
+    __slots__ = ("counts", "texts")
+
+    def __init__(self) -> None:
+        self.texts: defaultdict[str, list[str]] = defaultdict(list)
+        self.counts: Counter[str] = Counter()
+
+
+class _Item(_Told):
+    """What has been told of one output item; its parts are told apart, too."""
+
+    __slots__ = ("closed", "parts")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+        self.parts: defaultdict[tuple[str, int], list[str]] = defaultdict(list)
+
+
+class _Rest:
+    """What goes beyond what has been told, while all of it is said again in its order.
+
+    A text that is not what was told cannot be compared with it: then its kind is left as told.
+    """
+
+    def __init__(self, told: _Told) -> None:
+        self._texts = {kind: "".join(pieces) for kind, pieces in told.texts.items()}
+        self._counts = dict(told.counts)
+        self._at: Counter[str] = Counter()
+        self._differing: set[str] = set()
+
+    def told(self, kind: str) -> bool:
+        """Whether any text of this kind has been told."""
+        return bool(self._texts.get(kind))
+
+    def text(self, kind: str, whole: str) -> str:
+        """Return what of the next text of a kind has not been told."""
+        told, at = self._texts.get(kind, ""), self._at[kind]
+        if told.startswith(whole, at):
+            self._at[kind] += len(whole)
+            return ""
+        if kind in self._differing:
+            return ""
+        tail = told[at:]
+        if not whole.startswith(tail):
+            self._differing.add(kind)
+            return ""
+        self._at[kind] = len(told)
+        return whole[len(tail) :]
+
+    def is_new(self, kind: str) -> bool:
+        """Whether the next thing of a kind has not been told."""
+        self._at[kind] += 1
+        return self._at[kind] > self._counts.get(kind, 0)
+
+
+class _Call(ToolCallBuilder):
+    """One tool call."""
+
+    __slots__ = ("closed", "given", "item_id")
+
+    def __init__(self, index: int, item_id: str | None) -> None:
+        super().__init__(index, None, "")
+        self.item_id = item_id
+        self.closed = False
+        self.given = ""
+
+
+class _Decoder:
+    """One response body of Responses; see the module's table."""
+
+    def __init__(self, provider: Responses) -> None:
+        self.done = False
+        self.raw_finish_reason: str | None = None
+        self._provider = provider
+        self._started = False
+        self._start = StreamStart()
+        self._told = _Told()
+        self._items: dict[tuple[str, int | None, str | None], Any] = {}
+        self._calls: list[_Call] = []
+        self._by_call_id: dict[str, _Call] = {}
+        self._held: APIError | None = None
+        self._kept = False
+        self._number: int | None = None
+        self._after: int | None = None
+
+    def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
+        """Return what one wire event means."""
+        data = sse.data
+        if self.done or not data or data.startswith("[DONE]"):
+            return ()
+        if sse.event == "error":
+            return self._hold(plain_decode(data))
+        wire = lenient_decode(data, _Wire, _decode_wire)
+        if not isinstance(wire, _Wire):
+            if is_listed_error(wire):
+                return self._hold(wire)
+            return (Unknown(sse.event, wire),)
+        if self._is_known(wire.sequence_number):
+            return ()
+        kind = wire.type or sse.event
+        if self._started and self._held is None:  # the way of nearly all events
+            if (text := _DELTAS.get(kind)) is not None:
+                return self._delta(text, wire)
+            if kind in _CALL_DELTAS:
+                return self._arguments(wire)
+        if kind in _ERRORS or (wire.error and not wire.type):
+            return self._hold(decode_json(data))
+        if kind in _SILENT:
+            return ()
+        if self._held is not None:
+            return self._end_held(kind, wire.response or {})
+        begun = self._begin(kind, wire.response)
+        return chain(begun, self._meaning(kind, wire, data))
+
+    def _meaning(self, kind: str, wire: _Wire, data: str) -> Iterable[Event]:
+        if kind in _DELTAS:
+            return self._delta(_DELTAS[kind], wire)
+        if kind in _CALL_DELTAS:
+            return self._arguments(wire)
+        if kind in _WHOLES:
+            return self._whole_text(_WHOLES[kind], wire)
+        if kind in _CALL_WHOLES:
+            return self._whole_arguments(wire)
+        if kind == "response.output_text.annotation.added":
+            return self._annotation(wire)
+        if kind in _ENDS:
+            return self._finish(_ENDS[kind], wire.response or {})
+        if kind in _UNDER_WAY:
+            return ()
+        part, item = wire.part, wire.item
+        if kind in _PARTS and part is not None:
+            return self._part(kind, wire, part, data)
+        if kind in _ITEMS and item is not None:
+            return self._output_item(kind, wire, item, data)
+        return (Unknown(kind, decode_json(data)),)
+
+    def _part(self, kind: str, wire: _Wire, part: dict[str, Any], data: str) -> Iterable[Event]:
+        """Leave out what only frames texts; a part of another kind is told as it is."""
+        if _str(part.get("type")) in _KNOWN_PARTS:
+            return ()
+        if kind.endswith(".done"):
+            self._count("part", self._item("message", wire))
+        return (Unknown(kind, decode_json(data)),)
+
+    def _output_item(
+        self, kind: str, wire: _Wire, item: dict[str, Any], data: str
+    ) -> Iterable[Event]:
+        type_, done = _str(item.get("type")), kind.endswith(".done")
+        if type_ in _CALLS:
+            return self._call_done(wire, item) if done else self._call_added(wire, item)
+        if type_ in ("message", "reasoning"):
+            if done:
+                return self._item_done(wire, item)
+            id_ = _str(item.get("id"))
+            found: _Item | None = self._look_up(type_, wire.output_index, id_)
+            if found is None or found.closed:
+                self._register(type_, wire.output_index, id_, _Item())
+            return ()
+        self._told.counts["item"] += done
+        return (Unknown(kind, decode_json(data)),)
+
+    @property
+    def complete(self) -> bool:
+        """Only an end event completes an answer; an error may be followed by one."""
+        return self.done or self._held is not None
+
+    @property
+    def cursor(self) -> tuple[str, int] | None:
+        """The response's identifier and the last event's number; `None` if nobody keeps them."""
+        id_ = self._start.response_id
+        over = self._held is not None or self.raw_finish_reason is not None
+        if over or not self._kept or id_ is None or self._number is None:
+            return None
+        return id_, self._number
+
+    def rest(self) -> _Decoder:
+        """Return a decoder for what follows; it knows what has been told."""
+        rest = copy.copy(self)
+        rest.done = rest._started = False
+        rest._after = self._number
+        return rest
+
+    def end(self) -> Iterable[Event]:
+        """The body ended: after the end event, after an error, or too early."""
+        if self.done:
+            return ()
+        self.done = True
+        return then_raise((), self._held or end_of_body(self._provider.name))
+
+    def _begin(self, kind: str, response: dict[str, Any] | None) -> list[Event]:
+        """Start the stream, where an event says who answers or is part of the answer."""
+        if response is not None:
+            self._start = StreamStart(
+                _str(response.get("model")) or self._start.model,
+                _str(response.get("id")) or self._start.response_id,
+            )
+            if "background" in response:
+                kept = response.get("store") is not False
+                self._kept = response["background"] is True and kept
+        if self._started or not kind.startswith("response."):
+            return []
+        if kind == "response.failed":
+            return []
+        self._started = True
+        return [self._start]
+
+    def _is_known(self, number: int | None) -> bool:
+        """Take note of an event's number; say whether it came before this connection."""
+        if number is not None:
+            if self._after is not None and number <= self._after:
+                return True
+            self._number = number
+        return False
+
+    def _hold(self, decoded: Any) -> Iterable[Event]:
+        """Keep an error: the response's end, with its last word, may follow."""
+        self._held = self._held or self._provider.stream_error(decoded)
+        return ()
+
+    def _end_held(self, kind: str, response: dict[str, Any]) -> Iterable[Event]:
+        assert self._held is not None
+        self.done = True
+        if kind in _ENDS:
+            self.raw_finish_reason = _status_of(response, _ENDS[kind])
+            if response.get("error"):  # the same one once more, in its final form
+                self._held.body = {"error": response["error"]}
+        return then_raise(_usages(response), self._held)
+
+    def _finish(self, status: str, response: dict[str, Any]) -> Iterable[Event]:
+        self.done = True
+        word = self.raw_finish_reason = _status_of(response, status)
+        usages = _usages(response)
+        said = response.get("error")
+        if word == "failed" or (said and word != "completed"):
+            error = {"error": said} if said else {"message": f"the response is {word}"}
+            return then_raise(usages, self._provider.stream_error(error))
+        events = self._whole_output(_objects(response.get("output")))
+        if word != "cancelled":
+            for call in self._calls:
+                events += self._close(call, "")
+        details = response.get("incomplete_details")
+        detail = _str(details.get("reason")) if isinstance(details, dict) else None
+        if word == "incomplete" or detail in _INCOMPLETE:
+            reason = _INCOMPLETE.get(detail or "", "other")
+        else:
+            table = {status: _REASONS.get(status, "other"), **_REASONS}
+            reason = normalised(
+                word if word in table else status, table, called_tools=bool(self._calls)
+            )
+        return [*events, *usages, Finish(reason, word, detail)]
+
+    # Items
+
+    def _look_up(self, family: str, index: int | None, id_: str | None) -> Any:
+        """Find an item: by both its marks, by its identifier, by its place.
+
+        A known identifier says more than a place: gateways that make up the places get them wrong.
+        One that changed on the way is unknown, and leaves the place.
+        """
+        items = self._items
+        found = items.get((family, index, id_ or None))
+        if found is None and id_:
+            found = items.get((family, None, id_))
+        if found is None and index is not None:
+            found = items.get((family, index, None))
+        return found
+
+    def _register(self, family: str, index: int | None, id_: str | None, item: Any) -> None:
+        id_ = id_ or None
+        for key in ((index, id_), (index, None), (None, id_), (None, None)):
+            self._items[family, key[0], key[1]] = item
+
+    def _item(self, family: str, wire: _Wire, whole: str | None = None) -> _Item:
+        """Return the item that an event is about; without any mark that is the latest one.
+
+        Args:
+            family: `message` or `reasoning`.
+            wire: The event.
+            whole: The item's text, where the event tells it.
+        """
+        id_ = _str(wire.item.get("id")) if wire.item else wire.item_id
+        found: _Item | None = self._look_up(family, wire.output_index, id_)
+        if found is not None:
+            return found
+        latest: _Item | None = self._items.get((family, None, None))
+        if latest is not None and not latest.closed:
+            told = next(filter(None, map("".join, latest.texts.values())), "") if whole else ""
+            if wire.output_index is None or (told and whole and whole.startswith(told)):
+                return latest
+        found = _Item()
+        self._register(family, wire.output_index, id_, found)
+        return found
+
+    def _tell(self, kind: str, text: str, item: _Item) -> None:
+        item.texts[kind].append(text)
+        self._told.texts[kind].append(text)
+
+    def _count(self, kind: str, item: _Item) -> None:
+        item.counts[kind] += 1
+        self._told.counts[kind] += 1
+
+    def _delta(self, kind: str, wire: _Wire) -> Iterable[Event]:
+        text = wire.delta
+        if not text:
+            return ()
+        item = self._item(_FAMILIES[kind], wire)
+        item.parts[kind, _part_index(kind, wire)].append(text)
+        self._tell(kind, text, item)
+        return (_TEXT_EVENTS[kind](text),)
+
+    def _whole_text(self, kind: str, wire: _Wire) -> Iterable[Event]:
+        """Tell what of a part came in no piece; what cannot be compared waits for the item."""
+        whole = wire.refusal if kind == "refusal" else wire.text
+        if not whole:
+            return ()
+        item = self._item(_FAMILIES[kind], wire, whole)
+        key = (kind, _part_index(kind, wire))
+        if key not in item.parts and item.texts[kind]:
+            return ()
+        told = "".join(item.parts[key])
+        if len(told) >= len(whole) or not whole.startswith(told):
+            return ()
+        rest = whole[len(told) :]
+        item.parts[key] = [told, rest]
+        self._tell(kind, rest, item)
+        return (_TEXT_EVENTS[kind](rest),)
+
+    def _annotation(self, wire: _Wire) -> Iterable[Event]:
+        if not isinstance(wire.annotation, dict):
+            return ()
+        self._count("citation", self._item("message", wire))
+        return (_citation(wire.annotation),)
+
+    def _item_done(self, wire: _Wire, raw: dict[str, Any]) -> Iterable[Event]:
+        item = self._item(raw["type"], wire, "".join(text for _, text in _texts(raw)))
+        item.closed = True
+        events: list[Event] = []
+        for kind, told, event in _beyond(raw, _Rest(item)):
+            if told:
+                self._tell(kind, told, item)
+            else:
+                self._count(kind, item)
+            if event is not None:
+                events.append(event)
+        return events
+
+    def _whole_output(self, output: list[dict[str, Any]]) -> list[Event]:
+        """Tell what of the whole answer has not been told."""
+        events: list[Event] = []
+        rest = _Rest(self._told)
+        begun = len(self._calls)
+        whole = sum(_str(item.get("type")) in _CALLS for item in output)
+        place = 0
+        for index, raw in enumerate(output):
+            kind = _str(raw.get("type"))
+            if kind in _CALLS:
+                call = self._by_call_id.get(_call_id(raw) or "")
+                if call is None and whole <= begun:
+                    call = self._calls[place]  # its identifier changed on the way
+                events += self._closed(call or self._new_call(index, raw), raw)
+                place += 1
+            elif kind in ("message", "reasoning"):
+                events += [event for *_, event in _beyond(raw, rest) if event is not None]
+            elif rest.is_new("item"):
+                done = {"type": "response.output_item.done", "output_index": index, "item": raw}
+                events.append(Unknown("response.output_item.done", done))
+        return events
+
+    # Calls
+
+    def _new_call(self, index: int | None, raw: dict[str, Any]) -> _Call:
+        id_ = _str(raw.get("id"))
+        call = _Call(len(self._calls), id_)
+        self._calls.append(call)
+        self._register("call", index, id_, call)
+        return call
+
+    def _call_added(self, wire: _Wire, raw: dict[str, Any]) -> Iterable[Event]:
+        call: _Call | None = self._look_up("call", wire.output_index, _str(raw.get("id")))
+        if call is None or call.closed or not _is_same(call, raw):
+            call = self._new_call(wire.output_index, raw)
+        # Whether deltas will repeat what an item has at its beginning only its end can tell.
+        call.given = _arguments(raw) or call.given
+        return self._fragment(call, "", raw)
+
+    def _call_done(self, wire: _Wire, raw: dict[str, Any]) -> Iterable[Event]:
+        call: _Call | None = self._look_up("call", wire.output_index, _str(raw.get("id")))
+        if call is None or not _is_same(call, raw):
+            call = self._by_call_id.get(_call_id(raw) or "")
+        if call is None and wire.output_index is None:
+            latest: _Call | None = self._items.get(("call", None, None))
+            open_ = latest is not None and not latest.closed and _is_same(latest, raw)
+            call = latest if open_ else None
+        return self._closed(call or self._new_call(wire.output_index, raw), raw)
+
+    def _call_of(self, wire: _Wire) -> _Call:
+        call: _Call | None = self._look_up("call", wire.output_index, wire.item_id)
+        if call is None and wire.output_index is None:
+            call = self._items.get(("call", None, None))
+        if call is None:
+            call = self._new_call(wire.output_index, {"id": wire.item_id})
+        return call
+
+    def _arguments(self, wire: _Wire) -> Iterable[Event]:
+        call = self._call_of(wire)
+        return self._fragment(call, wire.delta, {}) if wire.delta and not call.closed else ()
+
+    def _whole_arguments(self, wire: _Wire) -> Iterable[Event]:
+        call = self._call_of(wire)
+        whole = _arguments({"arguments": wire.arguments, "input": wire.input})
+        call.given = whole or call.given
+        told = call.text
+        if call.closed or len(whole) <= len(told) or not whole.startswith(told):
+            return ()
+        return self._fragment(call, whole[len(told) :], {})
+
+    def _fragment(self, call: _Call, text: str, raw: dict[str, Any]) -> list[Event]:
+        """Tell a piece of a call, and its identifier and name when they are new."""
+        id_ = _call_id(raw) if call.id is None else None
+        name = _str(raw.get("name")) if not call.name else None
+        if id_ is not None:
+            call.id = id_
+            self._by_call_id.setdefault(id_, call)
+        call.name = call.name or name or ""
+        if text:
+            call.pieces.append(text)
+        return [ToolCallDelta(call.index, id_, name, text)] if id_ or name or text else []
+
+    def _closed(self, call: _Call, raw: dict[str, Any]) -> list[Event]:
+        if call.closed:
+            return []
+        return [*self._fragment(call, "", raw), *self._close(call, _arguments(raw))]
+
+    def _close(self, call: _Call, whole: str) -> list[Event]:
+        """Complete a call: from its pieces, or from the arguments that came whole."""
+        if call.closed:
+            return []
+        call.closed = True
+        whole, told = whole or call.given, call.text
+        # Without an identifier of its own nobody could answer it.
+        events = self._fragment(call, "", {"call_id": call.item_id})
+        if whole.startswith(told):
+            events += self._fragment(call, whole[len(told) :], {})
+        elif whole and call.build().error is not None:
+            call.pieces = [whole]
+        return [*events, call.build()]
+
+
+def _status_of(response: dict[str, Any], status: str) -> str:
+    """Return the last word of a response; one that denies its own end does not count."""
+    word = _str(response.get("status"))
+    return status if word is None or word in ("in_progress", "queued") else word
+
+
+def _part_index(kind: str, wire: _Wire) -> int:
+    return (wire.summary_index if kind == "summary" else wire.content_index) or 0
+
+
+def _is_same(call: _Call, raw: dict[str, Any]) -> bool:
+    """Whether nothing speaks against an item's being this call."""
+    id_, name = _call_id(raw), _str(raw.get("name"))
+    return (call.id is None or id_ is None or call.id == id_) and (
+        not call.name or name is None or call.name == name
+    )
+
+
+def _call_id(raw: dict[str, Any]) -> str | None:
+    return _str(raw.get("call_id"))
+
+
+def _arguments(raw: dict[str, Any]) -> str:
+    """Return a call's arguments, or a custom tool's input, as a text."""
+    for name in ("arguments", "input"):
+        value = raw.get(name)
+        if value is not None:
+            return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+    return ""
+
+
+def _texts(raw: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return the texts of a message or reasoning item, in their order, with their kinds."""
+    texts: list[tuple[str, str]] = []
+    if raw.get("type") == "reasoning":
+        for name, kind in (("summary", "summary"), ("content", "thinking")):
+            texts += [(kind, _str(part.get("text")) or "") for part in _objects(raw.get(name))]
+        return texts
+    for part in _objects(raw.get("content")):
+        kind = "refusal" if part.get("type") == "refusal" else "text"
+        texts.append((kind, _str(part.get("refusal" if kind == "refusal" else "text")) or ""))
+    return texts
+
+
+def _beyond(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event | None]]:
+    """Say what of a whole item has not been told: each time its kind, its text and its event.
+
+    What opens a reasoning item's seal is told together with its text. A further text of the same
+    item has no event of its own then.
+    """
+    if raw.get("type") == "message":
+        yield from _beyond_message(raw, rest)
+        return
+    wholes: dict[str, str] = {"summary": "", "thinking": ""}
+    for kind, text in _texts(raw):
+        wholes[kind] += text
+    if wholes["summary"] == wholes["thinking"]:  # some servers tell the same thing as both
+        wholes["thinking" if rest.told("summary") else "summary"] = ""
+    signature, redacted = _str(raw.get("signature")), _str(raw.get("encrypted_content"))
+    told = [(kind, text) for kind, whole in wholes.items() if (text := rest.text(kind, whole))]
+    if (signature or redacted) and rest.is_new("seal"):
+        text = "".join(text for _, text in told)
+        yield from ((kind, text, None) for kind, text in told)
+        yield "seal", "", ReasoningDelta(text, signature, redacted)
+    else:
+        yield from ((kind, text, ReasoningDelta(text)) for kind, text in told)
+
+
+def _beyond_message(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event | None]]:
+    for part in _objects(raw.get("content")):
+        type_ = _str(part.get("type")) or "content_part"
+        if type_ not in _KNOWN_PARTS:
+            if rest.is_new("part"):
+                yield "part", "", Unknown(type_, part)
+            continue
+        kind = "refusal" if type_ == "refusal" else "text"
+        text = rest.text(kind, _str(part.get("refusal" if kind == "refusal" else "text")) or "")
+        if text:
+            yield kind, text, _TEXT_EVENTS[kind](text)
+        for annotation in _objects(part.get("annotations")):
+            if rest.is_new("citation"):
+                yield "citation", "", _citation(annotation)
+
+
+def _objects(values: Any) -> list[dict[str, Any]]:
+    """Return the objects in what should be a list of them."""
+    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
+
+
+def _citation(annotation: dict[str, Any]) -> Citation:
+    """Read `{"type": "url_citation", "url", "title"}`, also nested as in Chat Completions.
+
+    A file has no address: its name is the title.
+    """
+    inner = annotation.get("url_citation")
+    source = inner if isinstance(inner, dict) else annotation
+    title = _str(source.get("title")) or _str(source.get("filename"))
+    return Citation(_str(source.get("url")), title, _str(source.get("content")), annotation)
+
+
+def _str(value: Any) -> str | None:
+    """Return a text; nothing at all where it is empty or no text."""
+    return value if isinstance(value, str) and value else None
+
+
+def _usages(response: dict[str, Any]) -> list[Usage]:
+    """Read `usage`, which only the last event has."""
+    raw = response.get("usage")
+    if not isinstance(raw, dict) or not raw:
+        return []
+
+    def count(name: str, details: str | None = None) -> int | None:
+        source = raw.get(details) if details else raw
+        value = source.get(name) if isinstance(source, dict) else None
+        return value if isinstance(value, int) else None
+
+    return [
+        Usage(
+            count("input_tokens"),
+            count("output_tokens"),
+            count("cached_tokens", "input_tokens_details"),
+            count("reasoning_tokens", "output_tokens_details"),
+            raw,
+        )
+    ]
+
+
+def _usage_object(usage: Usage) -> Any:
+    """Write `usage`: the provider's own object, or one made from the normalised figures."""
+    if usage.raw:
+        return usage.raw
+    input_tokens, output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
+    return {
+        "input_tokens": input_tokens,
+        "input_tokens_details": {
+            "cached_tokens": usage.cached_input_tokens,
+            "cache_write_tokens": 0,
+        },
+        "output_tokens": output_tokens,
+        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
+        "total_tokens": input_tokens + output_tokens,
+    }
+
+
+def _error_object(error: APIError) -> dict[str, Any]:
+    kind = "invalid_request_error" if isinstance(error, InvalidRequestError) else "server_error"
+    if error.status in (401, 403):
+        kind = "authentication_error" if error.status == 401 else "permission_error"
+    elif error.status == 429:
+        kind = "rate_limit_error"
+    return {"message": error.detail, "type": kind, "param": None, "code": error.code}
+
+
+def _end(finish: Finish) -> tuple[str, str | None]:
+    """Return the status with which a response ends for a reason, and why it is incomplete."""
+    status = finish.raw_reason
+    if status not in ("completed", "incomplete", "cancelled"):
+        done = finish.reason in ("stop", "tool_calls")
+        status = "completed" if done else "failed" if finish.reason == "error" else "incomplete"
+    if status != "incomplete":
+        return status, finish.message
+    foreign = None if finish.raw_reason == "incomplete" else finish.raw_reason
+    return status, finish.message or _DETAILS.get(finish.reason) or foreign
+
+
+def _response(start: StreamStart, finish: Finish | None, output: Any, usage: Any) -> dict[str, Any]:
+    """Write the response object, as it is before its end or at its end."""
+    status, detail = ("in_progress", None) if finish is None else _end(finish)
+    failed = {"code": "server_error", "message": detail or "The response failed."}
+    return {
+        "id": start.response_id or "",
+        "object": "response",
+        "created_at": 0,
+        "status": status,
+        "background": False,
+        "error": failed if status == "failed" else None,
+        "incomplete_details": {"reason": detail} if detail and status != "failed" else None,
+        "instructions": None,
+        "max_output_tokens": None,
+        "model": start.model or "",
+        "output": output,
+        "parallel_tool_calls": True,
+        "previous_response_id": None,
+        "reasoning": {"effort": None, "summary": None},
+        "store": True,
+        "temperature": 1.0,
+        "text": {"format": {"type": "text"}},
+        "tool_choice": "auto",
+        "tools": [],
+        "top_p": 1.0,
+        "truncation": "disabled",
+        "usage": usage,
+        "user": None,
+        "metadata": {},
+    }
+
+
+def _text_part(text: str = "", annotations: Iterable[Any] = ()) -> dict[str, Any]:
+    return {"type": "output_text", "annotations": [*annotations], "logprobs": [], "text": text}
+
+
+def _message_item(number: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    message = {"id": f"msg_{number}", "type": "message", "status": "completed"}
+    return {**message, "role": "assistant", "content": parts}
+
+
+def _reasoning_item(number: int, event: ReasoningDelta) -> dict[str, Any]:
+    summary = [{"type": "summary_text", "text": event.text}] if event.text else []
+    item: dict[str, Any] = {"id": f"rs_{number}", "type": "reasoning", "summary": summary}
+    if event.redacted is not None:
+        item["encrypted_content"] = event.redacted
+    if event.signature is not None:
+        item["signature"] = event.signature
+    return item
+
+
+def _function_item(number: int, call: ToolCall) -> dict[str, Any]:
+    return {
+        "id": f"fc_{number}",
+        "type": "function_call",
+        "status": "completed",
+        "call_id": call.id or f"call_{number}",
+        "name": call.name,
+        "arguments": call.arguments_text,
+    }
+
+
+def _annotation_object(citation: Citation) -> Any:
+    place = {"type": "url_citation", "start_index": 0, "end_index": 0}
+    source = {"url": citation.url or "", "title": citation.title or ""}
+    passage = {} if citation.text is None else {"content": citation.text}
+    return citation.raw or {**place, **source, **passage}
+
+
+def _output(completion: Completion) -> list[dict[str, Any]]:
+    """Write the items of an answer: reasoning, message, calls."""
+    output: list[dict[str, Any]] = []
+    if completion.reasoning:
+        output.append(_reasoning_item(0, ReasoningDelta(completion.reasoning)))
+    parts: list[dict[str, Any]] = []
+    if completion.text or completion.citations:
+        annotations = map(_annotation_object, completion.citations)
+        parts.append(_text_part(completion.text, annotations))
+    if completion.refusal:
+        parts.append({"type": "refusal", "refusal": completion.refusal})
+    if parts:
+        output.append(_message_item(len(output), parts))
+    for call in completion.tool_calls:
+        output.append(_function_item(len(output), call))
+    return output
+
+
+class _OpenCall:
+    """A call whose fragments are being sent."""
+
+    def __init__(self, place: int, item: dict[str, Any]) -> None:
+        self.place = place
+        self.item = item
+        self.pieces: list[str] = []
+
+
+class _Encoder:
+    """The same table, from right to left: an item at a time, but for calls."""
+
+    def __init__(self, model: str) -> None:
+        self._start = StreamStart(model, "resp_fake")
+        self._usage: Any = None
+        self._number = 0
+        self._output: list[dict[str, Any]] = []
+        self._item: dict[str, Any] | None = None
+        self._place = 0
+        self._part: dict[str, Any] | None = None
+        self._pieces: list[str] = []
+        self._calls: dict[int, _OpenCall] = {}
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for an event."""
+        if isinstance(event, TextDelta):
+            return self._text("output_text", event.text)
+        if isinstance(event, StreamStart):
+            self._start = event
+            response = _response(event, None, [], None)
+            created = self._event("response.created", response=response)
+            return created + self._event("response.in_progress", response=response)
+        if isinstance(event, RefusalDelta):
+            return self._text("refusal", event.text)
+        if isinstance(event, ReasoningDelta):
+            return self._reasoning(event)
+        if isinstance(event, ToolCallDelta):
+            return self._fragment(event)
+        if isinstance(event, ToolCall):
+            return self._call(event)
+        if isinstance(event, Citation):
+            return self._citation(event)
+        if isinstance(event, Usage):
+            self._usage = _usage_object(event)
+        elif isinstance(event, Finish):
+            return self._finish(event)
+        elif isinstance(event, Unknown):
+            return _wire(_unknown_object(event))
+        return b""
+
+    def error(self, error: APIError) -> bytes:
+        """Return `event: error`, nested as OpenAI sends it."""
+        return self._event("error", error=_error_object(error))
+
+    def _event(self, kind: str, **fields: Any) -> bytes:
+        event = {"type": kind, "sequence_number": self._number, **fields}
+        self._number += 1
+        return _wire(event)
+
+    def _add(self, item: dict[str, Any]) -> bytes:
+        """Begin an item: it has its place in the output from now on."""
+        self._output.append(item)
+        begun = {**item, "status": "in_progress"}
+        place = len(self._output) - 1
+        return self._event("response.output_item.added", output_index=place, item=begun)
+
+    def _done(self, place: int) -> bytes:
+        item = self._output[place]
+        return self._event("response.output_item.done", output_index=place, item=item)
+
+    def _open(self, type_: str, item: dict[str, Any]) -> bytes:
+        """Open a message or a reasoning item, unless one is open."""
+        if self._item is not None and self._item["type"] == type_:
+            return b""
+        out = self._close()
+        self._place = len(self._output)
+        out += self._add({**item, "content" if type_ == "message" else "summary": []})
+        self._item = self._output[self._place]
+        return out
+
+    def _open_part(self, part: dict[str, Any]) -> bytes:
+        """Open a part of the open item, unless one of this kind is open."""
+        if self._part is not None and self._part["type"] == part["type"]:
+            return b""
+        assert self._item is not None
+        out = self._close_part()
+        self._part, self._pieces = part, []
+        summary = part["type"] == "summary_text"
+        self._item["summary" if summary else "content"].append(part)
+        kind = "reasoning_summary_part" if summary else "content_part"
+        return out + self._event(f"response.{kind}.added", **self._at(), part=part)
+
+    def _at(self) -> dict[str, Any]:
+        """Return the marks of the open part."""
+        assert self._item is not None
+        name = "content" if self._item["type"] == "message" else "summary"
+        index = {f"{name}_index": len(self._item[name]) - 1}
+        return {"item_id": self._item["id"], "output_index": self._place, **index}
+
+    def _text(self, type_: str, text: str) -> bytes:
+        out = self._open("message", _message_item(len(self._output), []))
+        part = _text_part() if type_ == "output_text" else {"type": "refusal", "refusal": ""}
+        out += self._open_part(part)
+        self._pieces.append(text)
+        more: dict[str, Any] = {"logprobs": []} if type_ == "output_text" else {}
+        return out + self._event(f"response.{type_}.delta", **self._at(), delta=text, **more)
+
+    def _reasoning(self, event: ReasoningDelta) -> bytes:
+        """Write plain reasoning as a summary in pieces; what is sealed is an item of its own."""
+        if event.signature is not None or event.redacted is not None:
+            out = self._close()
+            item = _reasoning_item(len(self._output), event)
+            return out + self._add(item) + self._done(len(self._output) - 1)
+        item = _reasoning_item(len(self._output), ReasoningDelta())
+        out = self._open("reasoning", item)
+        out += self._open_part({"type": "summary_text", "text": ""})
+        self._pieces.append(event.text)
+        kind = "response.reasoning_summary_text.delta"
+        return out + self._event(kind, **self._at(), delta=event.text)
+
+    def _citation(self, citation: Citation) -> bytes:
+        out = self._open("message", _message_item(len(self._output), []))
+        out += self._open_part(_text_part())
+        assert self._part is not None
+        annotations = self._part["annotations"]
+        annotations.append(_annotation_object(citation))
+        return out + self._event(
+            "response.output_text.annotation.added",
+            **self._at(),
+            annotation_index=len(annotations) - 1,
+            annotation=annotations[-1],
+        )
+
+    def _fragment(self, delta: ToolCallDelta) -> bytes:
+        out = b""
+        call = self._calls.get(delta.index)
+        if call is None:
+            out = self._close()
+            place = len(self._output)
+            item = _function_item(place, ToolCall(delta.id, delta.name or "", {}, ""))
+            out += self._add(item)
+            call = self._calls[delta.index] = _OpenCall(place, item)
+        if not delta.arguments:
+            return out
+        call.pieces.append(delta.arguments)
+        kind = "response.function_call_arguments.delta"
+        marks = {"item_id": call.item["id"], "output_index": call.place}
+        return out + self._event(kind, **marks, delta=delta.arguments)
+
+    def _call(self, call: ToolCall) -> bytes:
+        """Close the call whose fragments were sent; send another one whole."""
+        out = b""
+        index = self._index_of(call)
+        if index is None:
+            index = -1  # no fragment has it
+            out = self._fragment(ToolCallDelta(index, call.id, call.name, call.arguments_text))
+        return out + self._close_call(self._calls.pop(index))
+
+    def _index_of(self, call: ToolCall) -> int | None:
+        for index, open_ in self._calls.items():
+            same = call.id is None or open_.item["call_id"] == call.id
+            if same and open_.item["name"] == call.name:
+                return index
+        return None
+
+    def _close_call(self, call: _OpenCall) -> bytes:
+        whole = call.item["arguments"] = "".join(call.pieces)
+        marks = {"item_id": call.item["id"], "output_index": call.place}
+        kind = "response.function_call_arguments.done"
+        out = self._event(kind, **marks, name=call.item["name"], arguments=whole)
+        return out + self._done(call.place)
+
+    def _close_part(self) -> bytes:
+        """Say a part whole, twice: its text, and itself."""
+        part = self._part
+        if part is None:
+            return b""
+        name = "refusal" if part["type"] == "refusal" else "text"
+        whole = part[name] = "".join(self._pieces)
+        summary = part["type"] == "summary_text"
+        kind = "reasoning_summary_text" if summary else part["type"]
+        said = {name: whole, **({"logprobs": []} if kind == "output_text" else {})}
+        out = self._event(f"response.{kind}.done", **self._at(), **said)
+        kind = "reasoning_summary_part" if summary else "content_part"
+        out += self._event(f"response.{kind}.done", **self._at(), part=part)
+        self._part = None
+        return out
+
+    def _close(self) -> bytes:
+        if self._item is None:
+            return b""
+        out = self._close_part() + self._done(self._place)
+        self._item = None
+        return out
+
+    def _finish(self, finish: Finish) -> bytes:
+        out = self._close()
+        for index in list(self._calls):
+            out += self._close_call(self._calls.pop(index))
+        response = _response(self._start, finish, self._output, self._usage)
+        return out + self._event(f"response.{response['status']}", response=response)
+
+
+def _unknown_object(event: Unknown) -> dict[str, Any]:
+    """Return an event as it came; what came without a type is wrapped."""
+    if isinstance(event.data, dict) and isinstance(event.data.get("type"), str):
+        return event.data
+    return {"type": event.kind, "data": event.data}
+
+
+def _wire(fields: dict[str, Any]) -> bytes:
+    return encode_sse(msgspec.json.encode(fields).decode(), event=fields["type"])
