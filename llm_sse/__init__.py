@@ -13,6 +13,7 @@ from ._version import __version__
 from .chat import Message, Tool
 from .completion import Completion
 from .errors import StreamError
+from .media import file_part, image_part
 from .metrics import StreamMetrics
 from .retry import RetryPolicy
 from .sync.buffered import buffered
@@ -26,6 +27,7 @@ from .sync.stream import (
     stream_openai,
     stream_sync,
 )
+from .sync.tools import ToolLoop, run_tools
 from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 
 __all__ = [
@@ -37,12 +39,16 @@ __all__ = [
     "Timeouts",
     "TokenStream",
     "Tool",
+    "ToolLoop",
     "__version__",
     "buffered",
     "complete_sync",
     "errors",
     "events",
+    "file_part",
+    "image_part",
     "measure_stream",
+    "run_tools",
     "stream_anthropic",
     "stream_gemini",
     "stream_ollama",

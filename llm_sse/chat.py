@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import ConfigurationError
+from .tools import Tool
 
 __all__ = [
     "ChatRequest",
@@ -28,6 +29,8 @@ __all__ = [
     "check_header",
     "json_arguments",
     "make_chat",
+    "make_message",
+    "own_reasoning",
 ]
 
 T = TypeVar("T", bound=Struct)
@@ -44,6 +47,10 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
             "function": {"name": ..., "arguments": "<JSON text>"}}`.
         tool_call_id: Which call a `tool` message answers.
         name: The speaker's or the tool's name.
+        reasoning_details: The reasoning that an assistant's provider wants back unchanged, as
+            `Completion.message()` writes it: `{"type": "reasoning.text", "text": ...,
+            "signature": ...}` or `{"type": "reasoning.encrypted", "data": ...}`, with `format`
+            saying whose it is; nobody else gets it.
     """
 
     role: Role
@@ -51,22 +58,7 @@ class Message(Struct, frozen=True, kw_only=True, omit_defaults=True):
     tool_calls: Union[list[dict[str, Any]], None] = None
     tool_call_id: Union[str, None] = None
     name: Union[str, None] = None
-
-
-class Tool(Struct, frozen=True):
-    """A function that the model may ask the caller to run.
-
-    Attributes:
-        name: Its name.
-        description: What it does and when to use it, for the model.
-        parameters: Its parameters, as a JSON Schema object.
-    """
-
-    name: str
-    description: str = ""
-    parameters: dict[str, Any] = msgspec.field(
-        default_factory=lambda: {"type": "object", "properties": {}}
-    )
+    reasoning_details: Union[list[dict[str, Any]], None] = None
 
 
 class ChatRequest(Struct, frozen=True, kw_only=True):
@@ -161,7 +153,7 @@ def make_chat(
         raise ConfigurationError(
             "messages must be a list of messages; pass a single text as prompt instead"
         )
-    turns = [_message(message) for message in _sequence(messages, "messages")]
+    turns = [make_message(message) for message in _sequence(messages, "messages")]
     if prompt is not None:
         turns.append(Message(role="user", content=prompt))
     if system is not None and not isinstance(system, str):
@@ -210,6 +202,17 @@ def json_arguments(call: Mapping[str, Any]) -> tuple[str | None, str, dict[str, 
             f"the arguments of the tool call {function['name']!r} must be a JSON object"
         )
     return call.get("id"), function["name"], arguments
+
+
+def own_reasoning(message: Message, *formats: str) -> list[dict[str, Any]]:
+    """Return the reasoning in a message that is this provider's own, or is not said to be anyone's.
+
+    Args:
+        message: An assistant's turn.
+        formats: The provider's name, and other names of its format.
+    """
+    details = message.reasoning_details or []
+    return [detail for detail in details if detail.get("format") in (None, *formats)]
 
 
 def check_base_url(base_url: object) -> str:
@@ -306,10 +309,13 @@ def _text_of(message: Message) -> str:
     return "".join(texts)
 
 
-def _message(message: Any) -> Message:
+def make_message(message: Any) -> Message:
     """Make a `Message`; what it could not carry is refused rather than lost.
 
     Fields without a value pass: SDKs' own messages, echoed, are full of them.
+
+    Raises:
+        ConfigurationError: It has not the shape of one.
     """
     if isinstance(message, Mapping):
         for field, value in message.items():

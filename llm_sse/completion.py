@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import deque
+from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 from msgspec import Struct
 
+from .chat import Message
 from .events import (
     Citation,
     Event,
@@ -22,7 +26,10 @@ from .events import (
     Usage,
 )
 
-__all__ = ["Accumulator", "Completion"]
+__all__ = ["MADE_UP", "Accumulator", "Completion", "assistant_turn"]
+
+#: How identifiers begin that a call without one is given, so that its result can name it.
+MADE_UP = "call_made_"
 
 
 class Completion(Struct, frozen=True, kw_only=True):
@@ -42,6 +49,9 @@ class Completion(Struct, frozen=True, kw_only=True):
         model: The model that answered, as the provider names it.
         response_id: The provider's identifier of the answer.
         provider: The provider's name.
+        reasoning_details: The reasoning in pieces, where any of it is signed or encrypted and has
+            to go back to the provider unchanged; `after_chars` of a piece says how much of the text
+            stands before it.
     """
 
     text: str = ""
@@ -55,6 +65,57 @@ class Completion(Struct, frozen=True, kw_only=True):
     model: str | None = None
     response_id: str | None = None
     provider: str | None = None
+    reasoning_details: tuple[dict[str, Any], ...] = ()
+
+    def message(self) -> Message:
+        """Return the answer as the assistant's turn of a conversation.
+
+        It holds what the provider wants back: calls, signatures, encrypted reasoning. It can go to
+        any other provider as well, for whom that reasoning is left out. A call without an
+        identifier is given one. Arguments that are no JSON object are wrapped in one, under
+        `INVALID_JSON`, because no request could hold them otherwise.
+        """
+        return assistant_turn(self)
+
+
+def assistant_turn(completion: Completion, salt: str = "") -> Message:
+    """Return `completion.message()`; the identifiers that it makes up depend on the salt, too."""
+    calls = [
+        _call_object(call, call.id or _made_up_id(completion, index, salt))
+        for index, call in enumerate(completion.tool_calls)
+    ]
+    details = [dict(detail) for detail in completion.reasoning_details]
+    if not details and completion.reasoning:
+        details = [{"type": "reasoning.text", "text": completion.reasoning}]
+    if completion.provider is not None:
+        for detail in details:
+            detail["format"] = completion.provider
+    return Message(
+        role="assistant",
+        content=completion.text + completion.refusal or None,
+        tool_calls=calls or None,
+        reasoning_details=details or None,
+    )
+
+
+def _call_object(call: ToolCall, id_: str) -> dict[str, Any]:
+    arguments = call.arguments_text or "{}"
+    if call.error is not None:
+        arguments = msgspec.json.encode({"INVALID_JSON": call.arguments_text}).decode()
+    encoded: dict[str, Any] = {
+        "id": id_,
+        "type": "function",
+        "function": {"name": call.name, "arguments": arguments},
+    }
+    if call.signature is not None:
+        encoded["extra_content"] = {"google": {"thought_signature": call.signature}}
+    return encoded
+
+
+def _made_up_id(completion: Completion, index: int, salt: str) -> str:
+    """Make an identifier that this call always gets, and no call of another answer."""
+    known = (salt, completion.response_id, completion.text, completion.tool_calls, index)
+    return MADE_UP + hashlib.sha256(msgspec.json.encode(known)).hexdigest()[:16]
 
 
 class Accumulator:
@@ -67,7 +128,9 @@ class Accumulator:
         self.text_deltas: list[str] = []
         self.raw_finish_reason: str | None = None
         self._provider = provider
-        self._reasoning: list[str] = []
+        self._thoughts: list[tuple[ReasoningDelta, int, int]] = []
+        self._opaque = False
+        self._attempt = 0
         self._refusal: list[str] = []
         self._calls: list[ToolCall | _OpenCall] = []
         self._open: dict[int, _OpenCall] = {}
@@ -85,7 +148,8 @@ class Accumulator:
         if isinstance(event, TextDelta):
             self.text_deltas.append(event.text)
         elif isinstance(event, ReasoningDelta):
-            self._reasoning.append(event.text)
+            self._thoughts.append((event, len(self.text_deltas), self._attempt))
+            self._opaque |= event.signature is not None or event.redacted is not None
         elif isinstance(event, RefusalDelta):
             self._refusal.append(event.text)
         elif isinstance(event, ToolCallDelta):
@@ -109,7 +173,7 @@ class Accumulator:
         finish = self._finish
         return Completion(
             text="".join(self.text_deltas),
-            reasoning="".join(self._reasoning),
+            reasoning="".join(thought.text for thought, _, _ in self._thoughts),
             refusal="".join(self._refusal),
             tool_calls=tuple(
                 call if isinstance(call, ToolCall) else call.as_cut_off() for call in self._calls
@@ -121,10 +185,37 @@ class Accumulator:
             model=self._start.model,
             response_id=self._start.response_id,
             provider=self._provider,
+            reasoning_details=tuple(self._details()) if self._opaque else (),
         )
+
+    def _details(self) -> Iterator[dict[str, Any]]:
+        """Yield the reasoning in pieces: a signature, a text or a new attempt ends one."""
+        pieces: list[str] = []
+        open_at: tuple[int, int] | None = None
+        chars = counted = 0
+        for thought, position, attempt in self._thoughts:
+            if pieces and open_at != (position, attempt):
+                yield _detail(chars, "reasoning.text", text="".join(pieces))
+                pieces = []
+            open_at = (position, attempt)
+            chars += sum(map(len, self.text_deltas[counted:position]))
+            counted = position
+            if thought.text:
+                pieces.append(thought.text)
+            if thought.signature is not None:
+                text, pieces = "".join(pieces), []
+                yield _detail(chars, "reasoning.text", text=text, signature=thought.signature)
+            if thought.redacted is not None:
+                if pieces:
+                    yield _detail(chars, "reasoning.text", text="".join(pieces))
+                    pieces = []
+                yield _detail(chars, "reasoning.encrypted", data=thought.redacted)
+        if pieces:
+            yield _detail(chars, "reasoning.text", text="".join(pieces))
 
     def _begin(self, start: StreamStart) -> None:
         self._end_attempt()
+        self._attempt += 1
         self._start = start
 
     def _end_attempt(self) -> None:
@@ -165,6 +256,11 @@ class Accumulator:
                     self._fragments[key] = indices
                 return
         self._calls.append(call)
+
+
+def _detail(after_chars: int, type_: str, **fields: str) -> dict[str, Any]:
+    place = {"after_chars": after_chars} if after_chars else {}
+    return {"type": type_, **fields, **place}
 
 
 class _OpenCall:

@@ -14,7 +14,8 @@
     |  |- RateLimitError             429
     |  `- ServerError                5xx, 529, and overload reported inside a stream
     |- ProtocolError                 bytes or JSON that cannot be what the provider meant
-    `- StreamClosed                  read after the end, or by two readers at once
+    |- StreamClosed                  read after the end, or by two readers at once
+    `- TooManyRounds                 the model called tools again and again: `max_rounds` is reached
 
 No message, attribute or `repr` in this module ever holds a key.
 """
@@ -37,6 +38,7 @@ __all__ = [
     "StreamError",
     "StreamTimeout",
     "TimeoutPhase",
+    "TooManyRounds",
     "TransportError",
 ]
 
@@ -186,3 +188,7 @@ class ProtocolError(StreamError):
 
 class StreamClosed(StreamError, RuntimeError):
     """The stream was read after its end or its `close()`, or by two readers at once."""
+
+
+class TooManyRounds(StreamError):
+    """The model still asks for tools after as many answers as `run_tools` was allowed."""

@@ -5,6 +5,8 @@ Every event is a frozen `msgspec.Struct` with a `type` tag, so that
 
 A well-formed stream is one `StreamStart`, any content events, at most one `Usage`, then one
 `Finish`. `Retrying` and `Resumed` mark where a new attempt begins; a new `StreamStart` follows.
+
+What `run_tools` tells is several such streams, with a `ToolResult` for each call between them.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ __all__ = [
     "TextDelta",
     "ToolCall",
     "ToolCallDelta",
+    "ToolResult",
     "Unknown",
     "Usage",
 ]
@@ -184,6 +187,22 @@ class Resumed(Struct, frozen=True, tag="resumed"):
     error: str
 
 
+class ToolResult(Struct, frozen=True, tag="tool_result"):
+    """A tool has run, and its result goes to the model; `run_tools` tells it, no provider.
+
+    Attributes:
+        id: Which call it answers: the identifier that the call has in the conversation.
+        name: The tool's name.
+        content: What the model is told.
+        error: Why the call failed, or `None`; the model is told that, too.
+    """
+
+    id: str
+    name: str
+    content: str
+    error: str | None = None
+
+
 class Unknown(Struct, frozen=True, tag="unknown"):
     """Something that the provider sent and this version has no word for.
 
@@ -208,6 +227,7 @@ Event = Union[
     Finish,
     Retrying,
     Resumed,
+    ToolResult,
     Unknown,
 ]
 

@@ -169,7 +169,9 @@ def uses_more_than_the_session(module: Module) -> Iterator[str]:
 
 def imports_upwards(module: Module) -> Iterator[str]:
     """Find imports against the direction of knowledge: core <- sync <- everything else."""
-    leaves = {"errors": set(), "events": set(), "chat": {"llm_sse.errors"}}  # chat may refuse
+    refuse = {"llm_sse.errors"}
+    leaves = {"errors": set(), "events": set(), "tools": refuse, "media": refuse}
+    leaves["chat"] = refuse | {"llm_sse.tools"}
     for found in module.imports:
         if found.top != ROOT:
             continue

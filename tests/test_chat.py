@@ -17,6 +17,8 @@ from llm_sse.chat import (
     check_header,
     json_arguments,
     make_chat,
+    make_message,
+    own_reasoning,
     redact_url,
 )
 from llm_sse.errors import ConfigurationError
@@ -241,6 +243,29 @@ class TestMessage:
         """A message cannot be changed."""
         with pytest.raises(AttributeError):
             Message(role="user").content = "Hi"  # type: ignore[misc]
+
+
+class TestMakeMessage:
+    def test_reasoning_is_carried(self) -> None:
+        """What a gateway wants back of its reasoning is a field of a message."""
+        details = [{"type": "reasoning.text", "text": "Hm", "signature": "s", "id": "x"}]
+        message = make_message({"role": "assistant", "reasoning_details": details})
+        assert message.reasoning_details == details
+
+    @pytest.mark.parametrize("details", [5, "x", ["x"]])
+    def test_reasoning_of_a_wrong_type(self, details: Any) -> None:
+        """It is a list of objects."""
+        with pytest.raises(ConfigurationError, match=r"\$.reasoning_details"):
+            make_message({"role": "assistant", "reasoning_details": details})
+
+
+class TestOwnReasoning:
+    def test_only_its_own(self) -> None:
+        """A provider gets what is its own, and what is not said to be anyone's."""
+        details: list[dict[str, Any]] = [{"format": "a"}, {"format": "b"}, {"format": "c"}, {}]
+        message = Message(role="assistant", reasoning_details=details)
+        assert own_reasoning(message, "a", "b") == [{"format": "a"}, {"format": "b"}, {}]
+        assert own_reasoning(Message(role="assistant"), "a") == []
 
 
 class TestTool:

@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from llm_sse.completion import Accumulator, Completion, add_usage
+from llm_sse.chat import Message, json_arguments
+from llm_sse.completion import MADE_UP, Accumulator, Completion, add_usage, assistant_turn
 from llm_sse.events import (
     Citation,
     Event,
@@ -47,7 +48,15 @@ class TestAccumulator:
             ([StreamStart("m", "r")], Completion(model="m", response_id="r")),
             ([TextDelta("Hel"), TextDelta("lo")], Completion(text="Hello")),
             ([ReasoningDelta("so "), ReasoningDelta("so")], Completion(reasoning="so so")),
-            ([ReasoningDelta(signature="s"), ReasoningDelta(redacted="x")], Completion()),
+            (
+                [ReasoningDelta(signature="s"), ReasoningDelta(redacted="x")],
+                Completion(
+                    reasoning_details=(
+                        {"type": "reasoning.text", "text": "", "signature": "s"},
+                        {"type": "reasoning.encrypted", "data": "x"},
+                    )
+                ),
+            ),
             ([RefusalDelta("I "), RefusalDelta("won't")], Completion(refusal="I won't")),
             (
                 [Citation(url="a"), Citation(url="b")],
@@ -241,3 +250,133 @@ class TestManyCalls:
         few = min(seconds(2_000) for _ in range(5))
         many = min(seconds(40_000) for _ in range(2))
         assert many < 20 * few * 4
+
+
+class TestReasoningDetails:
+    """The reasoning that has to go back, in pieces."""
+
+    @pytest.mark.parametrize(
+        ("events", "details"),
+        [
+            ([ReasoningDelta("so")], []),
+            (
+                [StreamStart(), *map(ReasoningDelta, "Hm"), ReasoningDelta(signature="s")],
+                [{"type": "reasoning.text", "text": "Hm", "signature": "s"}],
+            ),
+            (
+                [ReasoningDelta("a", "s"), ReasoningDelta("b"), ReasoningDelta("c", "t")],
+                [
+                    {"type": "reasoning.text", "text": "a", "signature": "s"},
+                    {"type": "reasoning.text", "text": "bc", "signature": "t"},
+                ],
+            ),
+            (
+                [ReasoningDelta("a"), ReasoningDelta(redacted="x"), ReasoningDelta("b")],
+                [
+                    {"type": "reasoning.text", "text": "a"},
+                    {"type": "reasoning.encrypted", "data": "x"},
+                    {"type": "reasoning.text", "text": "b"},
+                ],
+            ),
+            (
+                [ReasoningDelta("a", "s", "x")],
+                [
+                    {"type": "reasoning.text", "text": "a", "signature": "s"},
+                    {"type": "reasoning.encrypted", "data": "x"},
+                ],
+            ),
+            (
+                [
+                    ReasoningDelta("a"),
+                    TextDelta("He"),
+                    TextDelta("y"),
+                    ReasoningDelta("b"),
+                    ReasoningDelta(signature="s"),
+                    TextDelta("!"),
+                    ReasoningDelta(signature="t"),
+                ],
+                [
+                    {"type": "reasoning.text", "text": "a"},
+                    {"type": "reasoning.text", "text": "b", "signature": "s", "after_chars": 3},
+                    {"type": "reasoning.text", "text": "", "signature": "t", "after_chars": 4},
+                ],
+            ),
+            (
+                [StreamStart(), ReasoningDelta("a"), StreamStart(), ReasoningDelta("b", "s")],
+                [
+                    {"type": "reasoning.text", "text": "a"},
+                    {"type": "reasoning.text", "text": "b", "signature": "s"},
+                ],
+            ),
+        ],
+        ids=["plain", "deltas", "signed", "encrypted", "both", "between texts", "two attempts"],
+    )
+    def test_pieces(self, events: list[Event], details: list[dict[str, object]]) -> None:
+        """A signature, a text and a new attempt end a piece; plain reasoning has none."""
+        assert list(fold(*events).reasoning_details) == details
+
+    def test_many_deltas_are_cheap(self) -> None:
+        """The time is that of the number of deltas, not of its square."""
+        accumulator = Accumulator()
+        for _ in range(100_000):
+            accumulator.add(ReasoningDelta("word "))
+            accumulator.add(TextDelta("word "))
+        accumulator.add(ReasoningDelta(signature="s"))
+        begun = time.perf_counter()
+        details = accumulator.completion().reasoning_details
+        assert time.perf_counter() - begun < 5
+        assert len(details) == 100_001
+
+
+class TestMessage:
+    """The answer as a turn of a conversation."""
+
+    def test_text(self) -> None:
+        """Text, or a refusal, is the content; nothing at all has none."""
+        assert Completion(text="Hi").message() == Message(role="assistant", content="Hi")
+        assert Completion(refusal="No.").message().content == "No."
+        assert Completion().message() == Message(role="assistant")
+
+    def test_calls(self) -> None:
+        """Calls have OpenAI's shape, with the signature where Google puts it."""
+        calls = (ToolCall("a", "f", {"x": 1}, '{"x": 1}'), ToolCall("b", "g", {}, "", None, "sig"))
+        assert Completion(tool_calls=calls).message().tool_calls == [
+            {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}},
+            {
+                "id": "b",
+                "type": "function",
+                "function": {"name": "g", "arguments": "{}"},
+                "extra_content": {"google": {"thought_signature": "sig"}},
+            },
+        ]
+
+    def test_arguments_that_are_no_json(self) -> None:
+        """They are wrapped, so that every provider's request can hold them, and none is lost."""
+        call = ToolCall("a", "f", {}, '{"x', "not valid JSON")
+        (sent,) = Completion(tool_calls=(call,)).message().tool_calls or ()
+        assert json_arguments(sent) == ("a", "f", {"INVALID_JSON": '{"x'})
+
+    def test_calls_without_identifiers(self) -> None:
+        """Each is given one that is its own, the same whenever it is asked for."""
+        calls = (ToolCall(None, "f", {}, "{}"), ToolCall("", "f", {}, "{}"))
+        answer = Completion(tool_calls=calls, response_id="r")
+
+        def ids(answer: Completion, salt: str = "") -> list[str]:
+            return [call["id"] for call in assistant_turn(answer, salt).tool_calls or ()]
+
+        assert ids(answer) == ids(answer)
+        other = Completion(tool_calls=calls, response_id="s")
+        all_ids = [*ids(answer), *ids(other), *ids(answer, "1")]
+        assert len(set(all_ids)) == 6
+        assert all(id_.startswith(MADE_UP) and len(id_) <= 40 for id_ in all_ids)
+
+    def test_reasoning(self) -> None:
+        """Reasoning says whose it is; the completion's own stays as it was."""
+        details = ({"type": "reasoning.text", "text": "Hm", "signature": "s"},)
+        answer = Completion(reasoning="Hm", reasoning_details=details, provider="anthropic")
+        assert answer.message().reasoning_details == [{**details[0], "format": "anthropic"}]
+        assert "format" not in details[0]
+        plain = Completion(reasoning="Hm", provider="openai").message()
+        assert plain.reasoning_details == [
+            {"type": "reasoning.text", "text": "Hm", "format": "openai"}
+        ]

@@ -23,6 +23,7 @@ from llm_sse.errors import (
     StreamClosed,
     StreamError,
     StreamTimeout,
+    TooManyRounds,
     TransportError,
 )
 
@@ -41,6 +42,7 @@ CLASSES: dict[type[StreamError], dict[str, Any]] = {
     ServerError: {"status": 529},
     ProtocolError: {},
     StreamClosed: {},
+    TooManyRounds: {},
 }
 
 each_class = pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: cls.__name__)
@@ -69,6 +71,7 @@ class TestStreamError:
             (ServerError, [APIError]),
             (ProtocolError, [StreamError]),
             (StreamClosed, [StreamError, RuntimeError]),
+            (TooManyRounds, [StreamError]),
         ],
     )
     def test_tree(self, cls: type[StreamError], bases: list[type]) -> None:

@@ -22,6 +22,7 @@ from llm_sse.events import (
     TextDelta,
     ToolCall,
     ToolCallDelta,
+    ToolResult,
     Unknown,
     Usage,
 )
@@ -39,6 +40,7 @@ FULL: dict[str, Event] = {
     "finish": Finish("stop", "end_turn", "done"),
     "retrying": Retrying(1, 0.5, "busy"),
     "resumed": Resumed(2, 100, "gone"),
+    "tool_result": ToolResult("call_1", "f", "no", "no"),
     "unknown": Unknown("ping", {"x": [1]}),
 }
 
@@ -55,6 +57,7 @@ BARE: dict[str, Event] = {
     "finish": Finish("other"),
     "retrying": Retrying(1, 0, ""),
     "resumed": Resumed(1, 0, ""),
+    "tool_result": ToolResult("call_1", "f", ""),
     "unknown": Unknown("ping"),
 }
 

@@ -30,7 +30,7 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments
+from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments, own_reasoning
 from ..completion import Completion
 from ..errors import APIError, ConfigurationError
 from ..events import (
@@ -47,6 +47,7 @@ from ..events import (
     Unknown,
     Usage,
 )
+from ..media import Media, read_media
 from ..sse import ServerSentEvent, encode_sse
 from .base import (
     Accepted,
@@ -95,6 +96,10 @@ _STATUSES: dict[str, int] = {
     "overloaded_error": 529,
 }
 _TYPES = {status: name for name, status in _STATUSES.items()}
+
+#: What gateways that hand Anthropic's signed reasoning on call its format.
+_REASONING = "anthropic-claude-v1"
+_IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
 class _Block(Struct):
@@ -165,7 +170,7 @@ class Anthropic(Provider):
         body: dict[str, Any] = {
             "model": chat.model,
             "max_tokens": chat.max_tokens or self.max_tokens,
-            "messages": _messages(chat.messages),
+            "messages": _messages(self.name, chat.messages),
             "stream": chat.stream,
         }
         if chat.system:
@@ -299,12 +304,12 @@ class Anthropic(Provider):
         return msgspec.json.encode(_error_object(error))
 
 
-def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def _messages(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns; tool results become user turns, neighbours of one role are joined."""
     turns: list[dict[str, Any]] = []
     for message in messages:
         role = "assistant" if message.role == "assistant" else "user"
-        blocks = _blocks(message)
+        blocks = _blocks(provider, message)
         if turns and turns[-1]["role"] == role:
             turns[-1]["content"] += blocks
         else:
@@ -312,34 +317,101 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _blocks(message: Message) -> list[dict[str, Any]]:
+def _blocks(provider: str, message: Message) -> list[dict[str, Any]]:
     if message.role == "tool":
         if not message.tool_call_id:
             raise ConfigurationError("anthropic needs the tool_call_id of a tool message")
-        content = _text_blocks(message)
+        content = _content_blocks(message)
         return [{"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}]
     if message.name:
         raise ConfigurationError("anthropic takes no name of a speaker; write it into the text")
-    blocks = _text_blocks(message)
+    blocks = _content_blocks(message)
+    if message.role == "assistant":
+        details = own_reasoning(message, provider, _REASONING)
+        blocks = _with_thinking(details, message.content, blocks)
     for call in message.tool_calls or []:
         id_, name, arguments = json_arguments(call)
         blocks.append({"type": "tool_use", "id": id_, "name": name, "input": arguments})
     return blocks
 
 
-def _text_blocks(message: Message) -> list[dict[str, Any]]:
+def _with_thinking(
+    details: list[dict[str, Any]], content: Any, blocks: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Put signed reasoning back where it stood; without its signature nobody takes it.
+
+    Source: https://docs.anthropic.com/en/docs/build-with-claude/extended-thinking
+    """
+    text = content if isinstance(content, str) else ""
+    ordered: list[dict[str, Any]] = []
+    told = 0
+    for detail in details:
+        data, signature = detail.get("data"), detail.get("signature")
+        if isinstance(data, str) and data:
+            block = {"type": "redacted_thinking", "data": data}
+        elif isinstance(signature, str) and signature:
+            thought = detail.get("text") or ""
+            block = {"type": "thinking", "thinking": thought, "signature": signature}
+        else:
+            continue
+        after = detail.get("after_chars")
+        if isinstance(after, int) and text[told:after].strip():  # a blank text is refused
+            ordered.append({"type": "text", "text": text[told:after]})
+            told = after
+        ordered.append(block)
+    if told:
+        return [*ordered, {"type": "text", "text": text[told:]}] if text[told:] else ordered
+    return [*ordered, *blocks]
+
+
+def _content_blocks(message: Message) -> list[dict[str, Any]]:
     if isinstance(message.content, str):
         return [{"type": "text", "text": message.content}] if message.content else []
     blocks: list[dict[str, Any]] = []
     for part in message.content or []:
-        if part.get("type") in ("image_url", "input_audio", "file"):
-            raise ConfigurationError(
-                f"anthropic does not take a content part of type {part['type']!r} in OpenAI's "
-                "shape; pass Anthropic's own block, such as "
-                '{"type": "image", "source": {"type": "url", "url": ...}}'
-            )
-        blocks.append(part)
+        media = read_media(part)
+        blocks.append(part if media is None else {**_media_block(media), **media.beside})
     return blocks
+
+
+def _media_block(media: Media) -> dict[str, Any]:
+    """Write a picture or a document.
+
+    Source: https://docs.anthropic.com/en/docs/build-with-claude/vision and .../pdf-support
+    """
+    type_ = media.media_type or ""
+    title = {"title": media.filename} if media.filename else {}
+    if media.file_id is not None:
+        source: dict[str, Any] = {"type": "file", "file_id": media.file_id}
+        return {"type": "document", "source": source, **title}
+    if media.url is not None:
+        if not media.url.lower().startswith(("http://", "https://")):
+            raise ConfigurationError(f"anthropic fetches no {media.url[:80]!r}; pass the bytes")
+        source = {"type": "url", "url": media.url}
+        if media.kind == "image_url" or type_ in _IMAGES:
+            return {"type": "image", "source": source}
+        if type_ not in ("", "application/pdf"):
+            raise ConfigurationError(
+                f"anthropic fetches pictures and PDFs, not {type_}: pass the bytes of a text"
+            )
+        return {"type": "document", "source": source, **title}
+    if type_ in _IMAGES:
+        return {
+            "type": "image",
+            "source": {"type": "base64", "media_type": type_, "data": media.data},
+        }
+    if type_ == "application/pdf":
+        source = {"type": "base64", "media_type": type_, "data": media.data}
+        return {"type": "document", "source": source, **title}
+    if type_.startswith("text/"):
+        try:
+            source = {"type": "text", "media_type": "text/plain", "data": media.decoded().decode()}
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"a {type_} document must be UTF-8: {error}") from None
+        return {"type": "document", "source": source, **title}
+    raise ConfigurationError(
+        f"anthropic takes no {type_}: it takes JPEG, PNG, GIF and WebP pictures, PDFs and texts"
+    )
 
 
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:

@@ -33,8 +33,8 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments
-from ..completion import Completion
+from ..chat import ChatRequest, HTTPRequest, Message, Tool, json_arguments, own_reasoning
+from ..completion import MADE_UP, Completion
 from ..errors import APIError, ConfigurationError
 from ..events import (
     Citation,
@@ -48,6 +48,7 @@ from ..events import (
     Unknown,
     Usage,
 )
+from ..media import Media, read_media
 from ..sse import ServerSentEvent, encode_sse
 from .base import (
     Accepted,
@@ -113,6 +114,12 @@ _RPC_STATUSES: dict[int, str] = {
 _HTTP_STATUSES = {name: status for status, name in _RPC_STATUSES.items()}
 _VALUES = ("stringValue", "numberValue", "boolValue", "nullValue")
 _PARTS = frozenset({"text", "thought", "thoughtSignature", "functionCall"})
+
+#: What gateways that hand Gemini's signatures on call their format.
+_REASONING = "google-gemini-v1"
+#: What stands for the signature of a call that Gemini did not make itself: without any, newer
+#: models refuse the conversation. Source: https://ai.google.dev/gemini-api/docs/thought-signatures
+_UNSIGNED = "skip_thought_signature_validator"
 
 
 class _FunctionCall(Struct):
@@ -185,7 +192,7 @@ class Gemini(Provider):
 
         A whole answer has a path of its own, `:generateContent`.
         """
-        body: dict[str, Any] = {"contents": _contents(chat.messages)}
+        body: dict[str, Any] = {"contents": _contents(self.name, chat.messages)}
         if chat.system:
             body["systemInstruction"] = {"parts": [{"text": chat.system}]}
         settings = {
@@ -317,13 +324,13 @@ class Gemini(Provider):
         return msgspec.json.encode(_error_object(error))
 
 
-def _contents(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def _contents(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns; tool results become user turns, neighbours of one role are joined."""
     turns: list[dict[str, Any]] = []
     names: dict[str | None, str] = {}
     for message in messages:
         role = "model" if message.role == "assistant" else "user"
-        parts = _parts_of(message, names)
+        parts = _parts_of(provider, message, names)
         if turns and turns[-1]["role"] == role:
             turns[-1]["parts"] += parts
         else:
@@ -331,51 +338,127 @@ def _contents(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return turns
 
 
-def _parts_of(message: Message, names: dict[str | None, str]) -> list[dict[str, Any]]:
+def _parts_of(
+    provider: str, message: Message, names: dict[str | None, str]
+) -> list[dict[str, Any]]:
     """Translate one turn; `names` remembers which tool a call's identifier belongs to."""
     if message.role == "tool":
-        name = message.name or names.get(message.tool_call_id)
-        if name is None:
-            raise ConfigurationError(
-                "gemini needs the tool's name with its result: give the message a name, or keep "
-                f"the assistant's call {message.tool_call_id!r} in the conversation"
-            )
-        text = "".join(part["text"] for part in _text_parts(message))
-        result: dict[str, Any] = {"name": name, "response": {"result": text}}
-        if message.tool_call_id:
-            result["id"] = message.tool_call_id
-        return [{"functionResponse": result}]
+        return [{"functionResponse": _result(message, names)}]
     if message.name:
         raise ConfigurationError("gemini takes no name of a speaker; write it into the text")
-    parts = _text_parts(message)
+    parts = _content_parts(message)
+    if message.role == "assistant":
+        details = own_reasoning(message, provider, _REASONING)
+        parts = _with_signatures(details, message.content, parts)
+    calls: list[dict[str, Any]] = []
     for call in message.tool_calls or []:
         id_, name, arguments = json_arguments(call)
         names[id_] = name
         part: dict[str, Any] = {"functionCall": {"name": name, "args": arguments}}
-        if id_:
+        if id_ and not id_.startswith(MADE_UP):
             part["functionCall"]["id"] = id_
-        if call.get("signature"):
-            part["thoughtSignature"] = call["signature"]
-        parts.append(part)
-    return parts
+        if signature := _signature_of(call):
+            part["thoughtSignature"] = signature
+        calls.append(part)
+    if calls and not any("thoughtSignature" in part for part in calls):
+        calls[0]["thoughtSignature"] = _UNSIGNED
+    return parts + calls
 
 
-def _text_parts(message: Message) -> list[dict[str, Any]]:
+def _result(message: Message, names: dict[str | None, str]) -> dict[str, Any]:
+    """Translate a tool's result: its text, and beside it the pictures and documents."""
+    name = message.name or names.get(message.tool_call_id)
+    if name is None:
+        raise ConfigurationError(
+            "gemini needs the tool's name with its result: give the message a name, or keep "
+            f"the assistant's call {message.tool_call_id!r} in the conversation"
+        )
+    texts: list[str] = []
+    media: list[dict[str, Any]] = []
+    for part in _content_parts(message):
+        if isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif "inlineData" in part:
+            media.append(part)
+        else:
+            raise ConfigurationError("gemini takes text and data in a tool's result, no URLs")
+    result: dict[str, Any] = {"name": name, "response": {"result": "".join(texts)}}
+    if media:
+        result["parts"] = media
+    if message.tool_call_id and not message.tool_call_id.startswith(MADE_UP):
+        result["id"] = message.tool_call_id
+    return result
+
+
+def _signature_of(call: Mapping[str, Any]) -> str | None:
+    """Read a call's signature: ours, or the one that Google's OpenAI-compatible endpoint gives."""
+    extra = call.get("extra_content")
+    google = extra.get("google") if isinstance(extra, Mapping) else None
+    found = google.get("thought_signature") if isinstance(google, Mapping) else None
+    signature = found or call.get("signature")
+    return signature if isinstance(signature, str) else None
+
+
+def _with_signatures(
+    details: list[dict[str, Any]], content: Any, parts: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Put the signatures of texts back where they stood; the thoughts themselves are not sent."""
+    text = content if isinstance(content, str) else ""
+    ordered: list[dict[str, Any]] = []
+    told = 0
+    for detail in details:
+        signature, after = detail.get("signature"), detail.get("after_chars")
+        if not isinstance(signature, str) or not signature:
+            continue
+        if isinstance(after, int) and text[told:after]:
+            ordered.append({"text": text[told:after]})
+            told = after
+        ordered.append({"text": "", "thoughtSignature": signature})
+    if told:
+        return [*ordered, {"text": text[told:]}] if text[told:] else ordered
+    return [*ordered, *parts]
+
+
+def _content_parts(message: Message) -> list[dict[str, Any]]:
     if isinstance(message.content, str):
         return [{"text": message.content}] if message.content else []
     parts: list[dict[str, Any]] = []
     for part in message.content or []:
         kind = part.get("type")
-        if kind == "text":
+        media = read_media(part)
+        if media is not None:
+            parts.append({**_media_part(media), **media.beside})
+        elif kind == "text":
             parts.append({"text": part.get("text", "")})
         elif kind is None and message.role != "tool":
             parts.append(part)
         else:
             raise ConfigurationError(
-                f"gemini does not take a content part of type {kind!r} in OpenAI's shape; pass "
-                'Gemini\'s own part, such as {"inlineData": {"mimeType": ..., "data": ...}}'
+                f"gemini does not take a content part of type {kind!r}; pass text, image_url, file "
+                'or input_audio, or Gemini\'s own part, such as {"fileData": {"fileUri": ...}}'
             )
     return parts
+
+
+def _media_part(media: Media) -> dict[str, Any]:
+    """Write data as `inlineData`, and what is to be fetched, or was uploaded, as `fileData`.
+
+    Source: https://ai.google.dev/api/caching#Part
+    """
+    if media.data is not None:
+        return {"inlineData": {"mimeType": media.media_type, "data": media.data}}
+    if media.file_id is not None:
+        if "://" not in media.file_id:
+            raise ConfigurationError(
+                f"gemini knows an uploaded file by its URI, not by {media.file_id!r}"
+            )
+        return {"fileData": {"fileUri": media.file_id}}
+    if media.media_type is None:
+        raise ConfigurationError(
+            f"gemini must be told the media type of {media.url!r}, and its name does not tell it: "
+            "pass the bytes"
+        )
+    return {"fileData": {"mimeType": media.media_type, "fileUri": media.url}}
 
 
 def _tools(tools: Iterable[Tool | dict[str, Any]]) -> list[dict[str, Any]]:

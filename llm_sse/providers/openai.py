@@ -30,9 +30,9 @@ from typing import Any, ClassVar
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, Tool
+from ..chat import ChatRequest, HTTPRequest, Message, Tool, own_reasoning
 from ..completion import Completion
-from ..errors import APIError, InvalidRequestError
+from ..errors import APIError, ConfigurationError, InvalidRequestError
 from ..events import (
     Citation,
     Event,
@@ -96,6 +96,12 @@ _MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_mode
 _HINT_CHARS = 2000
 _NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
 
+#: How gateways say whose reasoning they hand on; they want all of it back.
+_FORMATS = (
+    *("anthropic-claude-v1", "google-gemini-v1", "openai-responses-v1", "xai-responses-v1"),
+    "unknown",
+)
+
 
 class _Function(Struct):
     name: str | None = None
@@ -154,17 +160,20 @@ class OpenAI(Provider):
     Attributes:
         max_tokens_field: What this server calls the limit of the answer.
         tools_body: What the default model needs in the request whenever there are tools.
+        wants_back: What this server takes in an assistant's turn beside OpenAI's own fields, which
+            refuses it: `reasoning_details`, `reasoning_content`, or a call's `extra_content`.
     """
 
     max_tokens_field: str = "max_completion_tokens"
     tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    wants_back: tuple[str, ...] = ()
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
-        messages: list[Any] = [_message(message) for message in chat.messages]
+        messages: list[Any] = [self._message(message) for message in chat.messages]
         if chat.system:
             messages.insert(0, {"role": "system", "content": chat.system})
         body: dict[str, Any] = {
@@ -194,6 +203,42 @@ class OpenAI(Provider):
             headers={"Content-Type": "application/json"},
             credentials=self.credentials(key),
         )
+
+    def _message(self, message: Message) -> dict[str, Any]:
+        """Write a turn as it is, with what of its reasoning this server wants back."""
+        encoded: dict[str, Any] = msgspec.to_builtins(message)
+        encoded["role"] = message.role
+        encoded.setdefault("content", None)
+        encoded.pop("reasoning_details", None)
+        if message.role == "tool" and isinstance(message.content, list):
+            _check_result(self.name, message.content)
+        if message.tool_calls:
+            encoded["tool_calls"] = [self._call(call) for call in encoded["tool_calls"]]
+        details = own_reasoning(message, self.name, *_FORMATS)
+        if details and "reasoning_details" in self.wants_back:
+            encoded["reasoning_details"] = [self._detail(detail) for detail in details]
+        texts = [_str(detail.get("text")) or "" for detail in message.reasoning_details or ()]
+        if texts and "reasoning_content" in self.wants_back:
+            encoded["reasoning_content"] = "".join(texts)
+        return encoded
+
+    def _call(self, call: dict[str, Any]) -> dict[str, Any]:
+        """Write a call, with the proof of the reasoning behind it only to those who want it."""
+        ours = ("signature", "extra_content")
+        encoded = {name: value for name, value in call.items() if name not in ours}
+        extra, signature = call.get("extra_content"), call.get("signature")
+        if not extra and signature:
+            extra = {"google": {"thought_signature": signature}}
+        if extra and "extra_content" in self.wants_back:
+            encoded["extra_content"] = extra
+        return encoded
+
+    def _detail(self, detail: dict[str, Any]) -> dict[str, Any]:
+        """Write a piece of reasoning without what we have put into it."""
+        encoded = {name: value for name, value in detail.items() if name != "after_chars"}
+        if encoded.get("format") == self.name:
+            del encoded["format"]
+        return encoded
 
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
@@ -332,11 +377,14 @@ def _status(word: Any) -> int | None:
     }.get(word if isinstance(word, str) else "")
 
 
-def _message(message: Message) -> dict[str, Any]:
-    encoded: dict[str, Any] = msgspec.to_builtins(message)
-    encoded["role"] = message.role
-    encoded.setdefault("content", None)
-    return encoded
+def _check_result(name: str, parts: list[dict[str, Any]]) -> None:
+    for part in parts:
+        if part.get("type") in ("image_url", "file", "input_audio"):
+            raise ConfigurationError(
+                f"{name} takes text only as a tool's result, not a part of type {part['type']!r}; "
+                "pass it in a user message",
+                provider=name,
+            )
 
 
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_sse.errors import (
@@ -27,6 +28,7 @@ from llm_sse.events import (
     Unknown,
     Usage,
 )
+from llm_sse.media import file_part, image_part
 from llm_sse.providers import PROVIDERS
 from tests.providers.bodies import KEY, Decoded, ask, body_of, sse
 
@@ -709,9 +711,143 @@ class TestRequest:
         assert got["messages"][0]["content"] == [block]
 
     @pytest.mark.parametrize(
+        ("part", "block"),
+        [
+            (
+                image_part("https://h/x"),
+                {"type": "image", "source": {"type": "url", "url": "https://h/x"}},
+            ),
+            (
+                image_part(b"x", "image/webp"),
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/webp", "data": "eA=="},
+                },
+            ),
+            (
+                {**image_part(b"x", "image/png"), "cache_control": {"type": "ephemeral"}},
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/png", "data": "eA=="},
+                    "cache_control": {"type": "ephemeral"},
+                },
+            ),
+            (
+                file_part(b"x", "image/png"),
+                {
+                    "type": "image",
+                    "source": {"type": "base64", "media_type": "image/png", "data": "eA=="},
+                },
+            ),
+            (
+                file_part(b"x", "application/pdf", "a.pdf"),
+                {
+                    "type": "document",
+                    "source": {"type": "base64", "media_type": "application/pdf", "data": "eA=="},
+                    "title": "a.pdf",
+                },
+            ),
+            (
+                file_part("h\u00e9".encode(), "text/markdown"),
+                {
+                    "type": "document",
+                    "source": {"type": "text", "media_type": "text/plain", "data": "h\u00e9"},
+                    "title": "file.md",
+                },
+            ),
+            (
+                file_part("https://h/x"),
+                {"type": "document", "source": {"type": "url", "url": "https://h/x"}},
+            ),
+            (
+                file_part("https://h/x.png"),
+                {"type": "image", "source": {"type": "url", "url": "https://h/x.png"}},
+            ),
+            (
+                {"type": "file", "file": {"file_id": "f"}},
+                {"type": "document", "source": {"type": "file", "file_id": "f"}},
+            ),
+        ],
+        ids=str,
+    )
+    @pytest.mark.parametrize("role", ["user", "tool"])
+    def test_pictures_and_documents(
+        self, part: dict[str, Any], block: dict[str, Any], role: str
+    ) -> None:
+        """Parts in OpenAI's shape become Anthropic's blocks, in a question and in a result."""
+        message = {"role": role, "content": [part]}
+        if role == "tool":
+            message["tool_call_id"] = "a"
+        (turn,) = body_of("anthropic", messages=[message])["messages"]
+        content = turn["content"][0]["content"] if role == "tool" else turn["content"]
+        assert content == [block]
+
+    DETAILS = [
+        {"type": "reasoning.text", "text": "A", "signature": "s", "format": "anthropic"},
+        {"type": "reasoning.encrypted", "data": "B", "format": "anthropic"},
+        {"type": "reasoning.text", "text": "unsigned", "format": "anthropic"},
+        {"type": "reasoning.text", "text": "C", "signature": "t", "format": "gemini"},
+        {"type": "reasoning.text", "text": "", "signature": "u", "format": "anthropic-claude-v1"},
+        {"type": "reasoning.text", "text": "D", "signature": "v", "after_chars": 2},
+    ]
+
+    @pytest.mark.parametrize("content", ["Hi there", "Hi", "  there", None, [{"type": "text"}]])
+    def test_thinking_goes_back_where_it_stood(self, content: Any) -> None:
+        """Anthropic's own signed blocks are sent, in their order; no text is blank or lost."""
+        message = {"role": "assistant", "content": content, "reasoning_details": self.DETAILS}
+        turn = body_of("anthropic", prompt="?", messages=[message])["messages"][0]
+
+        def text(text: str) -> dict[str, Any]:
+            return {"type": "text", "text": text}
+
+        last = {"type": "thinking", "thinking": "D", "signature": "v"}
+        tails: dict[str, Any] = {
+            "Hi there": [text("Hi"), last, text(" there")],
+            "Hi": [text("Hi"), last],
+            "  there": [last, text("  there")],
+            "None": [last],
+            str([{"type": "text"}]): [last, {"type": "text"}],
+        }
+        assert turn["content"] == [
+            {"type": "thinking", "thinking": "A", "signature": "s"},
+            {"type": "redacted_thinking", "data": "B"},
+            {"type": "thinking", "thinking": "", "signature": "u"},
+            *tails[str(content)],
+        ]
+
+    def test_what_was_thought_comes_back_as_it_came(self) -> None:
+        """An answer's thinking, decoded and sent again, is the same blocks."""
+        blocks = [
+            {"type": "thinking", "thinking": "Hm", "signature": "s"},
+            {"type": "text", "text": "Let me see."},
+            {"type": "redacted_thinking", "data": "xyz"},
+            {"type": "thinking", "thinking": "Oh", "signature": "t"},
+            {"type": "tool_use", "id": "a", "name": "f", "input": {"x": 1}},
+        ]
+        answer = {"type": "message", "role": "assistant", "content": blocks, "stop_reason": None}
+        got = Decoded("anthropic", *ROW.retold(answer)).completion
+        message = msgspec.structs.replace(got, provider="anthropic").message()
+        sent = body_of("anthropic", prompt="?", messages=[message])["messages"]
+        assert sent[0] == {"role": "assistant", "content": blocks}
+
+    @pytest.mark.parametrize(
         ("message", "said"),
         [
             ({"role": "user", "content": [{"type": "image_url", "image_url": {}}]}, "image_url"),
+            ({"role": "user", "content": [image_part("gs://b/x.png")]}, "fetches no 'gs://"),
+            ({"role": "user", "content": [image_part(b"x", "image/bmp")]}, "takes no image/bmp"),
+            ({"role": "user", "content": [file_part(b"x", "a/b")]}, "takes no a/b"),
+            ({"role": "user", "content": [file_part(b"\xff", "text/plain")]}, "must be UTF-8"),
+            ({"role": "user", "content": [file_part("https://h/a.txt")]}, "not text/plain"),
+            (
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav"}}
+                    ],
+                },
+                "takes no audio/wav",
+            ),
             ({"role": "tool", "content": "x"}, "tool_call_id"),
             ({"role": "user", "content": "x", "name": "Ann"}, "name of a speaker"),
             ({"role": "assistant", "tool_calls": [{"id": "a"}]}, "must look like"),

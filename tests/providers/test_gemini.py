@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from llm_sse.chat import Message
+from llm_sse.completion import Completion
 from llm_sse.errors import (
     APIError,
     AuthenticationError,
@@ -26,6 +28,7 @@ from llm_sse.events import (
     Unknown,
     Usage,
 )
+from llm_sse.media import file_part, image_part
 from llm_sse.providers import PROVIDERS
 from tests.providers.bodies import KEY, Decoded, ask, body_of, sse
 
@@ -818,9 +821,117 @@ class TestRequest:
         assert got["contents"][0]["parts"] == [part]
 
     @pytest.mark.parametrize(
+        ("given", "sent"),
+        [
+            (
+                image_part(b"x", "image/heic"),
+                {"inlineData": {"mimeType": "image/heic", "data": "eA=="}},
+            ),
+            (
+                file_part(b"x", "application/pdf", "a.pdf"),
+                {"inlineData": {"mimeType": "application/pdf", "data": "eA=="}},
+            ),
+            (
+                {"type": "input_audio", "input_audio": {"data": "eA==", "format": "mp3"}},
+                {"inlineData": {"mimeType": "audio/mp3", "data": "eA=="}},
+            ),
+            (
+                image_part("https://h/x.png"),
+                {"fileData": {"mimeType": "image/png", "fileUri": "https://h/x.png"}},
+            ),
+            (
+                file_part("gs://b/x", filename="x.pdf"),
+                {"fileData": {"mimeType": "application/pdf", "fileUri": "gs://b/x"}},
+            ),
+            (
+                {"type": "file", "file": {"file_id": "https://g/v1beta/files/a"}},
+                {"fileData": {"fileUri": "https://g/v1beta/files/a"}},
+            ),
+            (
+                {**image_part(b"x", "image/png"), "mediaResolution": {"level": "HIGH"}},
+                {
+                    "inlineData": {"mimeType": "image/png", "data": "eA=="},
+                    "mediaResolution": {"level": "HIGH"},
+                },
+            ),
+        ],
+        ids=str,
+    )
+    def test_pictures_documents_and_sound(
+        self, given: dict[str, Any], sent: dict[str, Any]
+    ) -> None:
+        """Parts in OpenAI's shape become Gemini's."""
+        got = body_of("gemini", messages=[{"role": "user", "content": [given]}])
+        assert got["contents"][0]["parts"] == [sent]
+
+    def test_a_picture_in_a_result(self) -> None:
+        """The text of a tool's result is its response, data stands beside it."""
+        parts = [{"type": "text", "text": "a"}, image_part(b"x", "image/png")]
+        message = {"role": "tool", "name": "f", "content": parts}
+        got = body_of("gemini", messages=[message])
+        assert got["contents"][0]["parts"][0]["functionResponse"] == {
+            "name": "f",
+            "response": {"result": "a"},
+            "parts": [{"inlineData": {"mimeType": "image/png", "data": "eA=="}}],
+        }
+
+    @pytest.mark.parametrize(
+        ("call", "signature"),
+        [
+            ({"signature": "s"}, "s"),
+            ({"extra_content": {"google": {"thought_signature": "t"}}}, "t"),
+            ({"extra_content": {"other": {}}}, "skip_thought_signature_validator"),
+            ({"extra_content": 5, "signature": 5}, "skip_thought_signature_validator"),
+        ],
+        ids=str,
+    )
+    def test_a_calls_signature(self, call: dict[str, Any], signature: str) -> None:
+        """It is read in both shapes; a call of another model gets the word that stands for one."""
+        message = {"role": "assistant", "tool_calls": [{**call, "function": {"name": "f"}}]}
+        got = body_of("gemini", prompt="?", messages=[message])
+        assert got["contents"][0]["parts"][0]["thoughtSignature"] == signature
+
+    def test_an_identifier_of_ours_is_not_sent(self) -> None:
+        """An identifier that Gemini has not given is for the conversation only."""
+        call = ToolCall(None, "f", {}, "{}", signature="s")
+        turn = Completion(tool_calls=(call,)).message()
+        assert turn.tool_calls is not None
+        result = Message(role="tool", tool_call_id=turn.tool_calls[0]["id"], content="x")
+        got = body_of("gemini", messages=[turn, result])["contents"]
+        assert got[0]["parts"] == [
+            {"functionCall": {"name": "f", "args": {}}, "thoughtSignature": "s"}
+        ]
+        response = {"name": "f", "response": {"result": "x"}}
+        assert got[1]["parts"] == [{"functionResponse": response}]
+
+    @pytest.mark.parametrize("content", ["Hi there", "Hi", None, [{"type": "text", "text": "a"}]])
+    def test_signatures_of_texts_go_back_where_they_stood(self, content: Any) -> None:
+        """Gemini's own signatures are sent in parts of their own; thoughts are not sent."""
+        details = [
+            {"type": "reasoning.text", "text": "Hm", "format": "gemini"},
+            {"type": "reasoning.text", "text": "A", "signature": "s", "format": "gemini"},
+            {"type": "reasoning.text", "text": "", "signature": "x", "format": "anthropic"},
+            {"type": "reasoning.text", "text": "", "signature": "t", "after_chars": 2},
+        ]
+        message = {"role": "assistant", "content": content, "reasoning_details": details}
+        got = body_of("gemini", prompt="?", messages=[message])["contents"][0]["parts"]
+        last = {"text": "", "thoughtSignature": "t"}
+        tails: dict[str, Any] = {
+            "Hi there": [{"text": "Hi"}, last, {"text": " there"}],
+            "Hi": [{"text": "Hi"}, last],
+            "None": [last],
+            str([{"type": "text", "text": "a"}]): [last, {"text": "a"}],
+        }
+        assert got == [{"text": "", "thoughtSignature": "s"}, *tails[str(content)]]
+
+    @pytest.mark.parametrize(
         ("message", "said"),
         [
             ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
+            ({"role": "user", "content": [image_part("https://h/x")]}, "pass the bytes"),
+            ({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}, "its URI"),
+            ({"role": "user", "content": [{"type": "image", "source": {}}]}, "type 'image'"),
+            ({"role": "tool", "name": "f", "content": [image_part("gs://b/x.png")]}, "no URLs"),
             ({"role": "tool", "tool_call_id": "zz", "content": "x"}, "needs the tool's name"),
             ({"role": "tool", "name": "f", "content": [{"inlineData": {}}]}, "content part"),
             ({"role": "user", "content": "x", "name": "Ann"}, "name of a speaker"),

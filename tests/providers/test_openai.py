@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import json
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from llm_sse.errors import (
     APIError,
     AuthenticationError,
+    ConfigurationError,
     ConnectionLost,
     InvalidRequestError,
     ProtocolError,
@@ -1035,6 +1037,70 @@ class TestRequest:
             {"role": "tool", "tool_call_id": "a", "content": "42"},
         ]
         assert body_of("openai", messages=loop)["messages"] == loop
+
+    PARTS = [
+        {"type": "text", "text": "a"},
+        {"type": "image_url", "image_url": {"url": "https://h/x", "detail": "high"}},
+        {"type": "file", "file": {"file_id": "f"}},
+        {"type": "input_audio", "input_audio": {"data": "eA==", "format": "wav"}},
+        {"type": "video_url", "video_url": {"url": "https://h/x"}},
+    ]
+
+    def test_parts_are_sent_as_they_are(self) -> None:
+        """The parts of a user's message have OpenAI's shape already."""
+        messages = [{"role": "user", "content": self.PARTS}]
+        assert body_of("openai", messages=messages)["messages"] == messages
+
+    @pytest.mark.parametrize("part", PARTS[1:4], ids=lambda part: part["type"])
+    def test_a_tools_result_is_text(self, part: dict[str, Any]) -> None:
+        """What the API does not take as a tool's result is refused before it is sent."""
+        result = {"role": "tool", "tool_call_id": "a", "content": [part]}
+        with pytest.raises(ConfigurationError, match=f"text only .*{part['type']!r}"):
+            body_of("openai", messages=[{"role": "user", "content": "Hi"}, result])
+
+    ASSISTANT = {
+        "role": "assistant",
+        "content": "Hi",
+        "tool_calls": [
+            {"id": "a", "function": {"name": "f"}, "signature": "s"},
+            {
+                "id": "b",
+                "function": {"name": "f"},
+                "extra_content": {"google": {"thought_signature": "t"}},
+            },
+        ],
+        "reasoning_details": [
+            {"type": "reasoning.text", "text": "A", "format": "openai", "after_chars": 1},
+            {"type": "reasoning.text", "text": "B", "format": "anthropic", "signature": "u"},
+            {"type": "reasoning.text", "text": "C", "format": "anthropic-claude-v1", "index": 0},
+            {"type": "reasoning.encrypted", "data": "D"},
+        ],
+    }
+
+    def assistant(self, *wants_back: str) -> Any:
+        """Return the assistant's turn as a server gets it that wants this back."""
+        row = dataclasses.replace(PROVIDERS["openai"], wants_back=wants_back)  # type: ignore[call-arg]
+        request = row.request(ask(prompt="?", messages=[self.ASSISTANT]), KEY, "https://host")
+        return json.loads(request.body)["messages"][0]
+
+    def test_what_openai_does_not_know_is_left_out(self) -> None:
+        """Reasoning and signatures do not go to a server that refuses the fields."""
+        calls = [{"id": id_, "function": {"name": "f"}} for id_ in "ab"]
+        assert self.assistant() == {"role": "assistant", "content": "Hi", "tool_calls": calls}
+
+    def test_what_a_gateway_wants_back(self) -> None:
+        """A row says what its server wants of an assistant's turn beside OpenAI's own fields."""
+        assert self.assistant("reasoning_details")["reasoning_details"] == [
+            {"type": "reasoning.text", "text": "A"},
+            {"type": "reasoning.text", "text": "C", "format": "anthropic-claude-v1", "index": 0},
+            {"type": "reasoning.encrypted", "data": "D"},
+        ]
+        assert self.assistant("reasoning_content")["reasoning_content"] == "ABC"
+        extra = [call["extra_content"] for call in self.assistant("extra_content")["tool_calls"]]
+        assert extra == [
+            {"google": {"thought_signature": "s"}},
+            {"google": {"thought_signature": "t"}},
+        ]
 
     def test_the_default_model_gets_what_it_needs_with_tools(self) -> None:
         """Only with tools, and only for the default model, the row adds its own fields."""

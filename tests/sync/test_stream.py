@@ -437,9 +437,9 @@ class TestErrors:
 
     def test_what_a_provider_cannot_take_is_refused_by_the_call(self) -> None:
         """A part that a provider has no place for is a mistake, found before any thread."""
-        part = {"type": "image_url", "image_url": {"url": "https://example.org/a.png"}}
+        part = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
         turn = {"role": "user", "content": [part]}
-        with pytest.raises(ConfigurationError, match="image_url"):
+        with pytest.raises(ConfigurationError, match="takes no audio/wav"):
             stream_sync(provider="anthropic", messages=[turn], api_key="any")
 
     def test_an_unknown_model_names_the_default(self, server: FakeServer, ask: Ask) -> None:

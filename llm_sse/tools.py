@@ -1,0 +1,283 @@
+"""Tools: what a model may ask the caller to run, described by hand or read from a function.
+
+::
+
+    def weather(city: str, unit: Literal["C", "F"] = "C") -> str:
+        '''Tell the current weather in a city.'''
+
+    tool = Tool.from_function(weather)
+    tool.parameters  # {"type": "object", "properties": {"city": {"type": "string"}, ...}, ...}
+    tool.call({"city": "Oslo"})  # checks and converts the arguments, then calls weather("Oslo")
+
+The schema and the check come from one `msgspec.Struct` that is made of the function's signature.
+"""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from typing import Any, get_type_hints
+
+import msgspec
+from msgspec import UNSET, Struct
+
+from .errors import ConfigurationError
+
+__all__ = ["FunctionTool", "Tool"]
+
+#: What all providers take as a tool's name.
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_REF = "#/$defs/"
+
+
+class Tool(Struct, frozen=True):
+    """A function that the model may ask the caller to run.
+
+    Attributes:
+        name: Its name.
+        description: What it does and when to use it, for the model.
+        parameters: Its parameters, as a JSON Schema object.
+    """
+
+    name: str
+    description: str = ""
+    parameters: dict[str, Any] = msgspec.field(
+        default_factory=lambda: {"type": "object", "properties": {}}
+    )
+
+    @classmethod
+    def from_function(
+        cls,
+        function: Callable[..., Any],
+        *,
+        name: str | None = None,
+        description: str | None = None,
+    ) -> FunctionTool:
+        """Describe a function: its name, its docstring and its annotations are the description.
+
+        Parameters with a default may be left out by the model. The annotations can be whatever
+        msgspec can check: the types of JSON, `Literal`, enums, `Optional`, dataclasses,
+        `TypedDict`s, `Struct`s, dates, `Annotated[..., msgspec.Meta(description=...)]`. What a
+        parameter is for is taken from the docstring, too, if `docstring-parser` is installed (the
+        extra `tools`); without it the whole docstring is the description.
+
+        Args:
+            function: A function, a method, a `functools.partial` (what it has bound is not shown
+                to the model), or an object with `__call__`.
+            name: The tool's name; else the function's.
+            description: What it does; else the docstring's text.
+
+        Raises:
+            ConfigurationError: The model could not call it.
+        """
+        return _read_function(function, name, description)
+
+
+class FunctionTool(Tool, frozen=True, kw_only=True):
+    """A tool that knows its function; `Tool.from_function` makes it.
+
+    Attributes:
+        function: What runs when the model asks for it.
+        signature: The parameters as a struct, which checks and converts the arguments.
+    """
+
+    function: Callable[..., Any]
+    signature: type[Struct]
+
+    def call(self, arguments: Mapping[str, Any]) -> Any:
+        """Check and convert what the model gave, then call the function with it.
+
+        Raises:
+            msgspec.ValidationError: The arguments are not what the annotations ask for.
+        """
+        return self.function(**self.convert(arguments))
+
+    def convert(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Check and convert arguments; those that were left out stay out.
+
+        Raises:
+            msgspec.ValidationError: They are not what the annotations ask for.
+        """
+        values = msgspec.convert(arguments, self.signature)
+        named = ((name, getattr(values, name)) for name in self.signature.__struct_fields__)
+        return {name: value for name, value in named if value is not UNSET}
+
+
+def _read_function(
+    function: Callable[..., Any], name: str | None, description: str | None
+) -> FunctionTool:
+    if not callable(function):
+        raise ConfigurationError(
+            f"a tool is made of a function, not of a {type(function).__name__}"
+        )
+    code = _code_of(function)
+    name = _name_of(function, code) if name is None else name
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            f"{name!r} cannot be a tool's name: pass name=... of letters, digits, _ and - only"
+        )
+    if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
+        raise ConfigurationError(f"the tool {name!r} is async, and there is no event loop here")
+    said, told = _documentation(_docstring(function, code), description)
+    fields = _fields(function, code, name)
+    # An UNSET default says that the argument was left out: then the function's own one counts.
+    signature = msgspec.defstruct(
+        "Arguments",
+        [
+            (each.name, type_) if each.default is each.empty else (each.name, type_, UNSET)
+            for each, type_ in fields
+        ],
+        kw_only=True,
+        forbid_unknown_fields=True,
+    )
+    parameters = _parameters(signature, fields, name)
+    for each, _ in fields:
+        shown = parameters["properties"][each.name]
+        if each.name in told:
+            shown.setdefault("description", told[each.name])
+        if each.default is not each.empty:
+            with suppress(TypeError, ValueError, RecursionError):
+                shown["default"] = msgspec.to_builtins(each.default, str_keys=True)
+    return FunctionTool(name, said, parameters, function=function, signature=signature)
+
+
+def _code_of(function: Any) -> Any:
+    """Return the function in the middle of partials, methods and callable objects."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif isinstance(function, type):
+            return vars(function).get("__init__", function)
+        elif not inspect.isroutine(function):
+            function = type(function).__call__
+        else:
+            return function
+
+
+def _name_of(function: Any, code: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    if inspect.isroutine(function) or isinstance(function, type):
+        return function.__name__
+    return type(function).__name__
+
+
+def _docstring(function: Any, code: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    own = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
+    return inspect.getdoc(own) or inspect.getdoc(code) or ""
+
+
+def _documentation(docstring: str, description: str | None) -> tuple[str, dict[str, str]]:
+    """Return what a docstring says of the function, and of each parameter."""
+    try:
+        import docstring_parser  # noqa: PLC0415  # optional, and only needed here
+    except ImportError:
+        return docstring if description is None else description, {}
+    parsed = docstring_parser.parse(docstring)
+    if description is None:
+        texts = (parsed.short_description, parsed.long_description)
+        description = "\n\n".join(text for text in texts if text)
+    told = {param.arg_name: param.description for param in parsed.params}
+    return description, {name: text for name, text in told.items() if text}
+
+
+def _fields(function: Any, code: Any, name: str) -> list[tuple[inspect.Parameter, Any]]:
+    """Return the parameters that the model has to give, with their types."""
+    try:
+        parameters = list(inspect.signature(function).parameters.values())
+        hints = get_type_hints(code, include_extras=True)
+    except Exception as error:  # an annotation is code, and may raise anything
+        raise ConfigurationError(f"the tool {name!r} cannot be read: {error}") from None
+    bound: set[str] = set()
+    while isinstance(function, functools.partial):
+        bound.update(function.keywords)
+        function = function.func
+    fields: list[tuple[inspect.Parameter, Any]] = []
+    for parameter in parameters:
+        if parameter.name in bound:
+            continue
+        which = f"the parameter {parameter.name!r} of the tool {name!r}"
+        if parameter.kind in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD):
+            raise ConfigurationError(f"{which} has no fixed name: write its parameters out")
+        if parameter.kind is parameter.POSITIONAL_ONLY:
+            raise ConfigurationError(f"{which} is positional only, and a model names its arguments")
+        if parameter.name not in hints:
+            raise ConfigurationError(f"{which} has no annotation: the model must know its type")
+        fields.append((parameter, hints[parameter.name]))
+    return fields
+
+
+def _schema(type_: Any) -> dict[str, Any]:
+    """Return a type's schema; let msgspec prepare it before several threads use it (see `chat`)."""
+    with suppress(msgspec.ValidationError):
+        msgspec.convert({}, type_)
+    return msgspec.json.schema(type_)
+
+
+def _parameters(
+    signature: type[Struct], fields: Iterable[tuple[inspect.Parameter, Any]], name: str
+) -> dict[str, Any]:
+    """Return the parameters as one JSON Schema object."""
+    for parameter, type_ in fields:
+        try:
+            _schema(type_)
+        except Exception as error:  # what msgspec cannot do is a TypeError, mostly
+            raise ConfigurationError(
+                f"the parameter {parameter.name!r} of the tool {name!r} has a type that cannot be "
+                f"read from JSON: {error}"
+            ) from None
+    schema = _schema(signature)
+    definitions = schema.pop("$defs")
+    own = definitions.pop(schema["$ref"].removeprefix(_REF))
+    resolved: dict[str, Any] = _resolve(own, definitions, ())
+    del resolved["title"]
+    kept = _kept(resolved, definitions)
+    return {**resolved, "$defs": kept} if kept else resolved
+
+
+def _resolve(value: Any, definitions: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
+    """Put definitions where they are referred to: not every server looks them up.
+
+    A type that holds itself cannot be written out, so its inner mention stays a reference.
+    """
+    if isinstance(value, list):
+        return [_resolve(item, definitions, inside) for item in value]
+    if not isinstance(value, dict):
+        return value
+    name = value.get("$ref")
+    if isinstance(name, str):
+        key = name.removeprefix(_REF)
+        if key in inside:
+            return value
+        beside = {word: item for word, item in value.items() if word != "$ref"}
+        return {**_resolve(definitions[key], definitions, (*inside, key)), **beside}
+    # A discriminator maps to the definitions that have just gone; their tags say the same.
+    return {
+        word: _resolve(item, definitions, inside)
+        for word, item in value.items()
+        if word != "discriminator" or "mapping" not in item
+    }
+
+
+def _kept(value: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the definitions that are still referred to, by each other, too."""
+    kept: dict[str, Any] = {}
+    waiting = [value]
+    while waiting:
+        item = waiting.pop()
+        if isinstance(item, list):
+            waiting += item
+        elif isinstance(item, dict):
+            waiting += item.values()
+            name = item.get("$ref")
+            if isinstance(name, str) and (key := name.removeprefix(_REF)) not in kept:
+                kept[key] = definitions[key]
+                waiting.append(definitions[key])
+    return kept
