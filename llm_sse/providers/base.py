@@ -431,7 +431,16 @@ class ToolCallBuilder:
         signature: The provider's proof of the reasoning behind the call.
     """
 
-    __slots__ = ("_looked_at", "id", "index", "indexed", "name", "pieces", "signature")
+    __slots__ = (
+        "_look_no_more_at",
+        "_looked_at",
+        "id",
+        "index",
+        "indexed",
+        "name",
+        "pieces",
+        "signature",
+    )
 
     def __init__(self, index: int, id: str | None, name: str) -> None:
         self.index = index
@@ -441,6 +450,7 @@ class ToolCallBuilder:
         self.pieces: list[str] = []
         self.signature: str | None = None
         self._looked_at = 0
+        self._look_no_more_at = 0
 
     def is_whole(self) -> bool:
         """Whether the arguments are a complete JSON object so far.
@@ -449,10 +459,11 @@ class ToolCallBuilder:
         """
         if not self.pieces or not self.pieces[-1].rstrip().endswith("}"):
             return False
-        text = self.text
-        if self._looked_at > 8 * len(text) + 65536:
+        if self._looked_at > self._look_no_more_at:
             return False
-        self._looked_at += len(text)
+        size = len(self.text)
+        self._looked_at += size
+        self._look_no_more_at = 8 * size + 65536
         return self.build().error is None
 
     @property

@@ -360,7 +360,7 @@ class OpenAI(Provider):
 
 def _status(word: Any) -> int | None:
     """Return the HTTP status that an error's code, type or number stands for."""
-    if isinstance(word, str) and word.isdigit():
+    if isinstance(word, str) and re.fullmatch("[0-9]{1,9}", word):
         word = int(word)
     if isinstance(word, int) and 400 <= word < 600:
         return word

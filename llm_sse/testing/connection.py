@@ -266,7 +266,11 @@ class Handler(BaseHTTPRequestHandler):
     def _read_body(self, headers: Mapping[str, str]) -> bytes | None:
         """Return the request's body; `None` where it cannot be read and the connection must end."""
         length = headers.get("content-length", "0")
-        if "transfer-encoding" in headers or not length.isdigit() or int(length) > _MAX_BODY_BYTES:
+        if (
+            "transfer-encoding" in headers
+            or not length.isdecimal()
+            or int(length) > _MAX_BODY_BYTES
+        ):
             self.close_connection = True
             self.send_error(411 if "transfer-encoding" in headers else 413)
             return None

@@ -11,6 +11,7 @@ import pytest
 
 from llm_sse import RetryPolicy, Timeouts, stream_sync
 from llm_sse.errors import (
+    ConnectError,
     ConnectionLost,
     ProtocolError,
     ServerError,
@@ -504,6 +505,8 @@ class TestWhatOurClientSees:
         context = server_context if secure else None
         if secure and phase is not None:
             phase = "connect"  # of which the handshake is a part
+        if secure and on_connect == "reset":
+            error = ConnectError
         with (
             FakeServer(on_connect=on_connect, ssl_context=context) as server,
             pytest.raises(error) as caught,
