@@ -178,6 +178,7 @@ class TestErrors:
             complete(retry=ONCE)
         assert caught.value.retryable
         assert caught.value.completion.text == ""
+        assert server.requests[0].ended.wait(5)
         assert server.requests[0].outcome == "cut"
 
     @pytest.mark.parametrize("how", ["close", "end"])
