@@ -57,7 +57,7 @@ FUZZ = settings(
     deadline=None,
     derandomize="LLM_SSE_FUZZ_EXAMPLES" not in os.environ,  # a suite needs no luck
     print_blob=True,
-    max_examples=int(os.environ.get("LLM_SSE_FUZZ_EXAMPLES", "60")),
+    max_examples=int(os.environ.get("LLM_SSE_FUZZ_EXAMPLES", "30")),
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 _HANG_S = 10.0
