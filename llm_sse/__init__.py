@@ -15,6 +15,7 @@ from .completion import Completion
 from .errors import StreamError
 from .media import file_part, image_part
 from .metrics import StreamMetrics
+from .rate_limit import RateLimit
 from .retry import RetryPolicy
 from .sync.buffered import buffered
 from .sync.reader import Timeouts
@@ -33,6 +34,7 @@ from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 __all__ = [
     "Completion",
     "Message",
+    "RateLimit",
     "RetryPolicy",
     "StreamError",
     "StreamMetrics",
