@@ -91,11 +91,11 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
             window.reset_s = _reset_s(value, headers.get("date", ""))
     if not raw:
         return None
-    requests, tokens = (_tightest(windows[kind]) for kind in ("requests", "tokens"))
+    calls, tokens = (_tightest(windows[kind]) for kind in ("requests", "tokens"))
     return RateLimit(
-        limit_requests=requests.limit,
-        remaining_requests=requests.remaining,
-        reset_requests_s=requests.reset_s,
+        limit_requests=calls.limit,
+        remaining_requests=calls.remaining,
+        reset_requests_s=calls.reset_s,
         limit_tokens=tokens.limit,
         remaining_tokens=tokens.remaining,
         reset_tokens_s=tokens.reset_s,
