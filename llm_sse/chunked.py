@@ -14,9 +14,9 @@ import re
 __all__ = ["ChunkedDecoder"]
 
 #: What nearly every chunk begins with.
-_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
+_PLAIN_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})\r\n")
 #: A line with a chunk's size: extensions are allowed, and so is a bare LF.
-_SIZE = re.compile(rb"[ \t]*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
+_SIZE = re.compile(rb"[ \t]*0*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _MAX_LINE_BYTES = 16 * 1024
 
 

@@ -130,6 +130,8 @@ class APIError(StreamError):
         detail: The provider's own message.
         retry_after_s: How long the provider asks to wait, in seconds; `None` if it did not say.
         body: The provider's error object, decoded from JSON, or the text of a body that is none.
+        headers: The response's headers; the names are lower-case.
+        rate_limit: What they say about how much may still be asked (a `RateLimit`), or `None`.
     """
 
     def __init__(
@@ -149,6 +151,8 @@ class APIError(StreamError):
         self.detail = detail
         self.retry_after_s = retry_after_s
         self.body = body
+        self.headers: dict[str, str] = {}
+        self.rate_limit: Any = None
 
     @staticmethod
     def class_for(status: int) -> type[APIError]:

@@ -20,6 +20,9 @@ _DURATION = re.compile(r"(?:\d{1,18}(?:\.\d{1,9})?(?:ms|s|m|h|d))+", re.ASCII)
 _TERM = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", re.ASCII)
 _NUMBER = re.compile(r"\d{1,18}(?:\.\d{1,9})?", re.ASCII)
 
+#: What the name of a header can have beside its figure, if it does not say what is counted.
+_PLAIN = frozenset({"x", "ratelimit", "second", "minute", "hour", "day", "month"})
+
 #: Larger numbers are no durations, but dates: seconds, or milliseconds, since 1970.
 _EPOCH_S = 1_000_000_000
 _EPOCH_MS = 1_000_000_000_000
@@ -62,7 +65,8 @@ class _Window:
 def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
     """Read the rate-limit headers of a response; `None` where there are none.
 
-    The kind, the window and the figure are words of the header's name, in any order:
+    What is counted, the window and the figure are words of the header's name, in any order; where
+    something else is counted (images, bytes), it is in `raw` only:
     `x-ratelimit-remaining-requests`, `anthropic-ratelimit-input-tokens-reset`,
     `x-ratelimit-limit-tokens-minute`, `x-ratelimit-remaining`. Dates are read against the
     response's own `Date`, so that nobody's clock has to be right.
@@ -80,9 +84,14 @@ def read_rate_limit(headers: Mapping[str, str]) -> RateLimit | None:
         figure = next((word for word in ("limit", "remaining", "reset") if word in words), None)
         if figure is None:
             continue
-        kind = "tokens" if "tokens" in words else "requests"
-        rest = " ".join(word for word in words if word not in (figure, kind))
-        window = windows[kind].setdefault(rest, _Window())
+        rest = [word for word in words if word not in (figure, "tokens", "requests")]
+        if "tokens" in words:
+            kind = "tokens"
+        elif "requests" in words or _PLAIN.issuperset(rest):
+            kind = "requests"
+        else:
+            continue
+        window = windows[kind].setdefault(" ".join(rest), _Window())
         if figure == "limit":
             window.limit = _count(value)
         elif figure == "remaining":

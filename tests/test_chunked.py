@@ -57,6 +57,7 @@ class TestChunkedDecoder:
             b'3;name="a;b"\r\none\r\n0;x\r\n\r\n',
             b"3 \r\none\r\n0\r\n\r\n",
             b"003\r\none\r\n000\r\n\r\n",
+            b"0000000000000003\r\none\r\n0000000000000000\r\n\r\n",
             b"3\none\n0\n\n",
             b"3\r\none\r\n0\r\nA: b\r\nC: d\r\n\r\n",
             b"1\r\no\r\n2\r\nne\r\n0\r\n\r\n",

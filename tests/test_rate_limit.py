@@ -114,6 +114,19 @@ class TestReadRateLimit:
         """Most local servers count nothing."""
         assert read_rate_limit({"content-type": "text/event-stream"}) is None
 
+    @pytest.mark.parametrize(
+        "other",
+        [
+            "x-ratelimit-remaining-images",
+            "anthropic-ratelimit-unified-5h-remaining",
+            "ratelimitbysize-remaining",
+        ],
+    )
+    def test_what_is_neither_is_raw_only(self, other: str) -> None:
+        """Images, bytes and shares of a plan are no requests."""
+        raw = {"x-ratelimit-remaining-requests": "99", other: "0"}
+        assert read_rate_limit(raw) == RateLimit(remaining_requests=99, raw=raw)
+
     def test_a_figure_of_another_name_is_raw_only(self) -> None:
         """A policy header is kept, and makes no figures."""
         raw = {"x-ratelimit-policy": "60;w=60"}

@@ -25,19 +25,22 @@ from ..metrics import StreamMetrics
 from .channel import Channel
 from .producer import start_producer
 from .reader import Answered, Reader, Timeouts
-from .source import EventSource, without_frames
+from .source import SECRET_HEADER, EventSource, without_frames
 
 __all__ = ["Candidate", "Fallbacks", "read_fallback"]
 
 #: What differs from provider to provider; all else is the question, which stays the same.
-_OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body")
+_OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body", "session")
 
 
-def read_fallback(fallback: Any) -> list[dict[str, Any]]:
-    """Return what is said of each provider that may be asked.
+def read_fallback(fallback: Any, first: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return what is said of each provider that may be asked after the first.
+
+    Another model of the first provider is asked at the same address with the same key.
 
     Args:
         fallback: A provider's name, or a list of names and of dictionaries.
+        first: What is said of the first.
 
     Raises:
         ConfigurationError: It is something else.
@@ -49,7 +52,28 @@ def read_fallback(fallback: Any) -> list[dict[str, Any]]:
         raise ConfigurationError(
             f"fallback must be a list of providers, not {type(fallback).__name__}"
         )
-    return [_read_entry(entry) for entry in listed]
+    entries = [_read_entry(entry) for entry in listed]
+    for entry in entries:
+        if entry["provider"] == first["provider"] and "base_url" not in entry:
+            entry["base_url"] = first["base_url"]
+            entry.setdefault("api_key", first["api_key"])
+        if entry.setdefault("session", first["session"]) is first["session"]:
+            _check_shared(first["session"])
+    return entries
+
+
+def _check_shared(session: Any) -> None:
+    """Refuse a session that would show one provider's key to another.
+
+    Raises:
+        ConfigurationError: Its headers hold what looks like one.
+    """
+    for name in getattr(session, "headers", None) or ():
+        if SECRET_HEADER.search(name):
+            raise ConfigurationError(
+                f"the session's header {name} would go to the fallbacks, too: pass it as headers=, "
+                'or give each fallback a "session" of its own'
+            )
 
 
 def _read_entry(entry: Any) -> dict[str, Any]:
@@ -201,9 +225,11 @@ class Fallbacks:
         Raises:
             StreamError: What the last stream ended with instead.
         """
-        self._refuse_second_reader()
         if self.error is not None:
             raise self.error.with_traceback(None)
+        if self.claimed and self.answered is not None:
+            return True
+        self._refuse_second_reader()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())

@@ -200,19 +200,25 @@ class Reader:
         Raises:
             StreamError: What the stream ended with instead; its limits count here, too.
         """
-        self._refuse_second_reader()
         if self.error is not None:
             raise self.error.with_traceback(None)
         if self.ended and not self._finished:
             raise self._closed()
+        if self.answered is not None:
+            return True
+        self._refuse_second_reader()
+        self.claimed = True
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while self.channel.start is None and not self.ended:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
-            try:
-                batch = self._take(left_s)
-            except ChannelTimeout:
-                return False
-            self._stash += batch or ()
+        try:
+            while self.channel.start is None and not self.ended:
+                left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+                try:
+                    batch = self._take(left_s)
+                except ChannelTimeout:
+                    return False
+                self._stash += batch or ()
+        finally:
+            self.claimed = False
         if self.channel.start is None:  # closed meanwhile
             raise self._closed()
         return True

@@ -23,6 +23,7 @@ from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
 from ..providers.base import Decoder, Frames, Provider, map_strings, request_id
+from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
@@ -32,7 +33,7 @@ from .transport import send
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["MIN_KEY_CHARS", "EventSource", "without_frames"]
+__all__ = ["MIN_KEY_CHARS", "SECRET_HEADER", "EventSource", "without_frames"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARS = 4000
@@ -49,7 +50,8 @@ MIN_KEY_CHARS = 8
 #: A part of a key that is shown by nobody's message on purpose: longer than a vendor's prefix.
 _MIN_PART_CHARS = 12
 
-_SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+#: The names of headers that hold what nobody else may see.
+SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -234,7 +236,7 @@ class EventSource:
             for event in self._end_of_body(frames, decoder, answered, broken):
                 yield event
         except StreamError as error:
-            error.request_id = error.request_id or answered.request_id
+            _note_answered(error, answered)
             error.completion = Completion(raw_finish_reason=decoder.raw_finish_reason)
             raise
         except ChannelClosed:
@@ -332,6 +334,14 @@ class EventSource:
         return self._redaction(text)
 
 
+def _note_answered(error: StreamError, answered: Answered) -> None:
+    """Let an error tell what the response's headers said."""
+    error.request_id = error.request_id or answered.request_id
+    if isinstance(error, APIError):
+        error.headers = answered.headers
+        error.rate_limit = read_rate_limit(answered.headers)
+
+
 def without_frames(error: StreamError) -> StreamError:
     """Cut an error loose from where it was raised: those frames hold the key, and the connection.
 
@@ -386,7 +396,7 @@ def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
     That is also each word of such a header (a scheme is too short to be a secret, a cookie has
     several), what `Basic` hides, and the login of a proxy in the environment.
     """
-    values = [value for name, value in headers.items() if _SECRET_HEADER.search(name)]
+    values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
     words = [word for value in values for word in re.split(r"[\s;,=]+", value)]
     hidden: list[str] = []
     for value in values:

@@ -17,7 +17,7 @@ import requests
 
 from ..chat import Message, Tool, check_base_url, check_header, make_chat
 from ..completion import Completion
-from ..errors import ConfigurationError, StreamClosed
+from ..errors import APIError, ConfigurationError, StreamClosed
 from ..events import Event
 from ..metrics import StreamMetrics
 from ..providers import find_provider
@@ -147,7 +147,9 @@ class TokenStream:
     @property
     def request_id(self) -> str | None:
         """The provider's identifier of the request; `None` until it has answered."""
-        answered = self._reader.answered
+        answered, error = self._reader.answered, self._reader.error
+        if isinstance(error, APIError):
+            return error.request_id
         return answered.request_id if answered is not None else None
 
     @property
@@ -156,13 +158,14 @@ class TokenStream:
 
         Also `None` where the provider says nothing about it.
         """
-        answered = self._reader.answered
-        return read_rate_limit(answered.headers) if answered is not None else None
+        return read_rate_limit(self.response_headers)
 
     @property
     def response_headers(self) -> dict[str, str]:
         """The response's headers, with lower-case names; empty until the provider has answered."""
-        answered = self._reader.answered
+        answered, error = self._reader.answered, self._reader.error
+        if isinstance(error, APIError):
+            return dict(error.headers)
         return dict(answered.headers) if answered is not None else {}
 
     def wait_started(self, timeout_s: float | None = None) -> bool:
@@ -253,43 +256,49 @@ def stream_sync(
         retry: What to do about failures.
         fallback: Providers that are asked in turn when the one before fails, or is late
             (`timeouts.first_token_s`), before its first content: names, or dictionaries of
-            `provider` and what of `model`, `api_key`, `base_url`, `headers` and `extra_body` shall
-            be its own. These are not shared; all else is. A `FellBack` event tells of it.
+            `provider` and what of `model`, `api_key`, `base_url`, `headers`, `extra_body` and
+            `session` shall be its own. But for the session these are not shared; all else is. A
+            `FellBack` event tells of it.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
     """
-    first = {
+    first: dict[str, Any] = {
         "provider": provider,
         "model": model,
         "api_key": api_key,
         "base_url": base_url,
         "headers": headers,
         "extra_body": extra_body,
+        "session": session,
     }
-    candidates = [
-        _candidate(
-            **asked,
-            question={
-                "prompt": prompt,
-                "messages": messages,
-                "system": system,
-                "stop": stop,
-                "tools": tools,
-                "max_tokens": max_tokens,
-                "temperature": temperature,
-                "top_p": top_p,
-                "tool_choice": tool_choice,
-                "stream": stream,
-            },
-            session=session,
-            buffer_size=buffer_size,
-            timeouts=timeouts,
-            retry=retry,
-        )
-        for asked in (first, *read_fallback(fallback))
-    ]
-    return TokenStream(Fallbacks(candidates) if len(candidates) > 1 else candidates[0].open())
+    common: dict[str, Any] = {
+        "question": {
+            "prompt": prompt,
+            "messages": messages,
+            "system": system,
+            "stop": stop,
+            "tools": tools,
+            "max_tokens": max_tokens,
+            "temperature": temperature,
+            "top_p": top_p,
+            "tool_choice": tool_choice,
+            "stream": stream,
+        },
+        "buffer_size": buffer_size,
+        "timeouts": timeouts,
+        "retry": retry,
+    }
+    others = read_fallback(fallback, first)
+    candidates = [_candidate(**first, **common)]
+    for other in others:
+        try:
+            candidates.append(_candidate(**other, **common))
+        except ConfigurationError as error:
+            where = 'in fallback, where a dict can have "api_key", "base_url" and more of its own'
+            error.args = (f"{where}: {error}",)
+            raise
+    return TokenStream(Fallbacks(candidates) if others else candidates[0].open())
 
 
 def _candidate(
@@ -353,6 +362,8 @@ def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
     Raises:
         StreamError: There is no whole answer.
     """
+    if "stream" in arguments:
+        raise ConfigurationError("complete_sync never streams; leave stream= out")
     return stream_sync(prompt, **{**arguments, "stream": False}).completion
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 
 from llm_sse import RetryPolicy, Timeouts, TokenStream, complete_sync, run_tools, stream_sync
 from llm_sse.errors import (
@@ -350,6 +351,26 @@ class TestClose:
         assert list(answer) == []
         assert three.asked()[2] == 0
 
+    def test_while_a_view_waits_for_the_status_of_the_next_one(
+        self, three: Three, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The stream that was opened meanwhile is closed, and the wait ends."""
+        three.openai.script(status(503))
+        three.anthropic.script(hang())
+        answer = three.ask()
+        kind = type(answer._reader._left[0])  # type: ignore[attr-defined]
+        ask = kind.open
+
+        def open_and_close(candidate: Any, after: Any = None) -> Any:
+            reader = ask(candidate, after)
+            answer._reader.ended = True  # what close() does first, in another thread
+            return reader
+
+        monkeypatch.setattr(kind, "open", open_and_close)
+        with pytest.raises(StreamClosed):
+            answer.wait_started(5)
+        answer.close()
+
     def test_a_break_ends_the_one_that_answers(self, three: Three) -> None:
         """Leaving the loop closes the connection of the provider that was streaming."""
         three.openai.script(status(503))
@@ -380,8 +401,7 @@ class TestClose:
         next(events)
         with pytest.raises(StreamClosed, match="one reader"):
             next(answer.events())
-        with pytest.raises(StreamClosed, match="one reader"):
-            answer.wait_started(0)
+        assert answer.wait_started(0) is True  # that is known already
         events.close()  # type: ignore[attr-defined]
 
 
@@ -413,6 +433,34 @@ class TestArguments:
         with pytest.raises(ConfigurationError):
             three.ask(messages=[{"role": "user", "content": [picture]}])
         assert three.asked() == [0, 0, 0]
+
+    def test_another_model_of_the_first_has_its_key_and_address(self, three: Three) -> None:
+        """A fallback to the same provider needs to name its model only."""
+        three.openai.enqueue(status(503))
+        answer = three.ask(fallback=[{"provider": "openai", "model": "smaller"}])
+        assert answer.text() == "from openai"
+        assert [asked.json["model"] for asked in three.openai.requests][1] == "smaller"
+        first, second = (asked.headers["authorization"] for asked in three.openai.requests)
+        assert first == second
+
+    def test_a_missing_key_says_whose(self, three: Three) -> None:
+        """The error names the fallback, for the call has a key: the first one's."""
+        with pytest.raises(ConfigurationError, match=r'fallback.*"api_key"') as caught:
+            three.ask(fallback=["gemini"])
+        assert caught.value.provider == "gemini"
+
+    def test_a_session_that_holds_a_key_is_not_shared(self, three: Three) -> None:
+        """One provider's key in a session's headers would reach the others."""
+        with requests.Session() as session, requests.Session() as other:
+            session.headers["api-key"] = "s3cret-s3cret"
+            with pytest.raises(ConfigurationError, match="header api-key would go") as caught:
+                three.ask(session=session)
+            assert "s3cret" not in str(caught.value)
+            three.openai.script(status(503))
+            fallback = [{**three.others()[0], "session": other}]
+            assert three.ask(session=session, fallback=fallback).text() == "from anthropic"
+        assert "api-key" in three.openai.requests[0].headers
+        assert "api-key" not in three.anthropic.requests[0].headers
 
     def test_no_fallback_is_none(self, three: Three) -> None:
         """An empty list changes nothing."""

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from llm_sse import RateLimit, TokenStream
-from llm_sse.testing import FakeServer
+import pytest
+
+from llm_sse import RateLimit, RetryPolicy, TokenStream
+from llm_sse.errors import RateLimitError
+from llm_sse.testing import FakeServer, status
 from tests.sync.bodies import END, ONE, ask_openai
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, stream
@@ -47,6 +50,19 @@ class TestTokenStream:
             assert answer.rate_limit is None
             assert answer.response_headers == {}
             assert answer.request_id is None
+
+    def test_a_refusal_tells_them_too(self, server: FakeServer, ask: Ask) -> None:
+        """They matter most where nothing is left: on the stream, and on the error."""
+        told = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "7s"}
+        server.script(status(429, headers=told))
+        answer = ask(retry=RetryPolicy(max_retries=0))
+        with pytest.raises(RateLimitError) as caught:
+            answer.text()
+        limit = caught.value.rate_limit
+        assert (limit.remaining_requests, limit.reset_requests_s) == (0, 7.0)
+        assert answer.rate_limit == limit
+        assert caught.value.headers == answer.response_headers
+        assert answer.request_id == caught.value.request_id is not None
 
     def test_never_repeats_the_key(self) -> None:
         """A server that prints the key into a header does not make us print it."""
