@@ -53,20 +53,15 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    ToolCallBuilder,
     bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    lenient_convert,
-    lenient_decode,
     merge,
     normalised,
-    plain_decode,
-    prepare,
     then_raise,
 )
+from .calls import ToolCallBuilder
+from .lenient import decode_json, lenient_convert, lenient_decode, plain_decode, prepare
+from .refusals import decode_body, error_text
 
 __all__ = ["Anthropic"]
 

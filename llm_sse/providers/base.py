@@ -14,12 +14,9 @@ the `Encoder` writes events as the provider does, `error_body()` an error.
 from __future__ import annotations
 
 import dataclasses
-import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 from msgspec import Struct
@@ -33,8 +30,10 @@ from ..errors import (
     ConnectionLost,
     ProtocolError,
 )
-from ..events import Event, FinishReason, ToolCall
+from ..events import Event, FinishReason
 from ..sse import ServerSentEvent, SSEDecoder, encode_comment
+from .lenient import decode_json
+from .refusals import request_id, retry_after_s
 
 __all__ = [
     "Accepted",
@@ -42,25 +41,12 @@ __all__ = [
     "Encoder",
     "Frames",
     "Provider",
-    "ToolCallBuilder",
     "WholeAnswer",
     "bearer_token",
-    "decode_body",
-    "decode_json",
     "end_of_body",
-    "error_text",
-    "is_listed_error",
-    "lenient_convert",
-    "lenient_decode",
-    "map_strings",
     "merge",
-    "plain_decode",
-    "prepare",
-    "retry_after_s",
     "then_raise",
 ]
-
-T = TypeVar("T")
 
 
 class Decoder(Protocol):
@@ -419,83 +405,6 @@ class WholeAnswer:
         ]
 
 
-class ToolCallBuilder:
-    """The fragments of one tool call.
-
-    Attributes:
-        index: Its place among the calls of this answer.
-        indexed: Whether the provider gives it an index.
-        id: The provider's identifier, once it came.
-        name: The tool's name, once it came.
-        pieces: The arguments' JSON text so far, in pieces.
-        signature: The provider's proof of the reasoning behind the call.
-    """
-
-    __slots__ = (
-        "_look_no_more_at",
-        "_looked_at",
-        "id",
-        "index",
-        "indexed",
-        "name",
-        "pieces",
-        "signature",
-    )
-
-    def __init__(self, index: int, id: str | None, name: str) -> None:
-        self.index = index
-        self.indexed = False
-        self.id = id
-        self.name = name
-        self.pieces: list[str] = []
-        self.signature: str | None = None
-        self._looked_at = 0
-        self._look_no_more_at = 0
-
-    def is_whole(self) -> bool:
-        """Whether the arguments are a complete JSON object so far.
-
-        After many looks in vain the answer is no: each costs what the text is long.
-        """
-        if not self.pieces or not self.pieces[-1].rstrip().endswith("}"):
-            return False
-        if self._looked_at > self._look_no_more_at:
-            return False
-        size = len(self.text)
-        self._looked_at += size
-        self._look_no_more_at = 8 * size + 65536
-        return self.build().error is None
-
-    @property
-    def text(self) -> str:
-        """The arguments' JSON text so far."""
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
-
-    def build(self) -> ToolCall:
-        """Return the complete call. No arguments at all mean an empty object."""
-        text = self.text
-        error = None
-        arguments: Any = {}
-        if text.strip():
-            try:
-                arguments = msgspec.json.decode(text)
-            except (msgspec.DecodeError, RecursionError) as problem:
-                error = f"the arguments are not valid JSON: {problem}"
-            else:
-                if not isinstance(arguments, dict):
-                    error = "the arguments are not a JSON object"
-        return ToolCall(
-            id=self.id,
-            name=self.name,
-            arguments={} if error else arguments,
-            arguments_text=text,
-            error=error,
-            signature=self.signature,
-        )
-
-
 def then_raise(events: Iterable[Event], error: Exception) -> Iterator[Event]:
     """Deliver what came together with an error before raising it."""
     yield from events
@@ -508,176 +417,6 @@ def end_of_body(name: str) -> ConnectionLost:
         f"{name}: the connection ended before the answer did; what had arrived is in .completion",
         provider=name,
     )
-
-
-def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) -> T | Any:
-    """Decode JSON into a struct that names only the fields we read.
-
-    A field of an unexpected type must not kill a stream that can be read without it: then the
-    value is converted field by field, and what does not fit takes its default.
-
-    Returns:
-        The struct; or the plain value, if the JSON is no object at all.
-
-    Raises:
-        ProtocolError: It is not JSON.
-    """
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):  # a wrong type is a DecodeError, too
-        value = decode_json(data)
-    return lenient_convert(value, type_) if isinstance(value, dict) else value
-
-
-def decode_json(data: str) -> Any:
-    """Decode JSON, also where it is only JavaScript's idea of it.
-
-    Gateways written in JavaScript or Python have been seen to cut an emoji between its two
-    surrogates, and to print `NaN`. Half a character becomes U+FFFD, a number that is none `None`.
-
-    Raises:
-        ProtocolError: It is not JSON in anybody's reading.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        complaint = f"not valid JSON in the stream: {error}: {data[:200]!r}"
-    try:
-        return map_strings(_without_surrogates, json.loads(data, parse_constant=lambda _: None))
-    except (ValueError, RecursionError):
-        raise ProtocolError(complaint) from None
-
-
-def _without_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def map_strings(change: Callable[[str], str], value: Any) -> Any:
-    """Return a decoded JSON value with every string in it changed, the objects' names included.
-
-    It may be nested more deeply than functions can call each other.
-    """
-    todo: list[Any] = []
-
-    def changed(item: Any) -> Any:
-        if isinstance(item, str):
-            return change(item)
-        if isinstance(item, (list, dict)):
-            item = item.copy()
-            todo.append(item)
-        return item
-
-    root = changed(value)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, list):
-            node[:] = map(changed, node)
-        else:
-            items = [(change(name), changed(item)) for name, item in node.items()]
-            node.clear()
-            node.update(items)
-    return root
-
-
-def prepare(*types: type[Struct]) -> None:
-    """Let msgspec prepare types before several threads use them at once (see `llm_sse.chat`)."""
-    for type_ in types:
-        with suppress(msgspec.ValidationError):
-            msgspec.convert({}, type_)
-
-
-def lenient_convert(value: Any, type_: Any) -> Any:
-    """Convert what can be converted; `None` or the field's default stands for what cannot."""
-    try:
-        return msgspec.convert(value, type_)
-    except msgspec.ValidationError:
-        pass
-    for option in (type_, *get_args(type_)):
-        if isinstance(value, list) and get_origin(option) is list:
-            items = (lenient_convert(item, get_args(option)[0]) for item in value)
-            return [item for item in items if item is not None]
-        if isinstance(value, dict) and _is_struct(option):
-            return option(**_lenient_fields(value, option))
-    return None
-
-
-def _is_struct(option: Any) -> bool:
-    """Whether a type is a struct; on 3.10 `dict[str, Any]` passes for a class, but is none."""
-    return get_origin(option) is None and isinstance(option, type) and issubclass(option, Struct)
-
-
-def _lenient_fields(value: dict[str, Any], type_: type[Struct]) -> dict[str, Any]:
-    hints = get_type_hints(type_)
-    converted = {
-        field.name: lenient_convert(value[field.encode_name], hints[field.name])
-        for field in msgspec.structs.fields(type_)
-        if field.encode_name in value
-    }
-    return {name: field for name, field in converted.items() if field is not None}
-
-
-def plain_decode(data: str) -> Any:
-    """Decode what is said to be an error: its JSON, or the text itself where it is none."""
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return data
-
-
-def error_text(error: Any) -> tuple[str, str | None]:
-    """Find the message and the code in an error object, whatever its shape.
-
-    Source: the shapes that OpenAI, Azure, Anthropic, Google, Mistral, xAI, vLLM, Hugging Face and
-    others have been seen to send.
-    """
-    inner = error
-    while isinstance(inner, dict) or (isinstance(inner, list) and inner):
-        error = inner[0] if isinstance(inner, list) else inner
-        inner = error.get("error") if isinstance(error, dict) else None
-    if isinstance(error, str):
-        return error, None
-    if not isinstance(error, dict):
-        return "", None
-    if isinstance(inner, str):
-        code = error.get("code") or error.get("error_type")
-        return inner, str(code) if code else None
-    for name in ("message", "detail", "msg", "error_message"):
-        if value := error.get(name):
-            message = value if isinstance(value, str) else _as_text(value)
-            break
-    else:
-        message = _as_text(error)[:500]
-    code = next((error[name] for name in ("code", "type", "status") if error.get(name)), None)
-    return message, None if code is None else str(code)
-
-
-def _as_text(value: Any) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except RecursionError:
-        return "(nested too deeply to be shown)"
-
-
-def is_listed_error(value: Any) -> bool:
-    """Whether a value is an error in the list that Google's servers like to put it in."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], dict)
-        and bool(value[0].get("error"))
-    )
-
-
-def decode_body(body: bytes) -> Any:
-    """Decode an error's body: JSON; the JSON in an event stream's first event; or text."""
-    first = SSEDecoder().feed(body.lstrip() + b"\n\n")[:1]
-    candidates: list[bytes | str] = [body, *(sse.data for sse in first)]
-    for candidate in candidates:
-        try:
-            return msgspec.json.decode(candidate)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            continue
-    return body.decode("utf-8", "replace").strip()[:2000]
 
 
 def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -696,43 +435,6 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     """Return the token of a request's `Authorization: Bearer ...`; empty where there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the identifier under which the provider knows a request."""
-    for name in ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id", "cf-ray"):
-        if name in headers:
-            return headers[name]
-    return None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the headers ask to wait, in seconds; the longest where they disagree.
-
-    A date is read against the response's own `Date`, so that nobody's clock has to be right.
-
-    Source: RFC 9110 section 10.2.3; `retry-after-ms` is OpenAI's and Azure's,
-    `llm_provider-retry-after` LiteLLM's.
-    """
-    waits: list[float] = []
-    for name, unit_s in (
-        ("retry-after-ms", 0.001),
-        ("retry-after", 1.0),
-        ("llm_provider-retry-after", 1.0),
-    ):
-        value = headers.get(name)
-        if not value:
-            continue
-        try:
-            waits.append(float(value) * unit_s)
-        except ValueError:
-            try:
-                now = parsedate_to_datetime(headers.get("date", ""))
-                waits.append((parsedate_to_datetime(value) - now).total_seconds())
-            except (ValueError, TypeError):
-                continue
-    usable = [wait for wait in waits if 0 <= wait < float("inf")]
-    return max(usable, default=None)
 
 
 def normalised(

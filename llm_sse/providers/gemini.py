@@ -55,18 +55,13 @@ from .base import (
     Decoder,
     Provider,
     bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_convert,
-    lenient_decode,
     merge,
     normalised,
-    prepare,
     then_raise,
 )
+from .lenient import decode_json, lenient_convert, lenient_decode, prepare
+from .refusals import decode_body, error_text, is_listed_error
 
 __all__ = ["Gemini"]
 

@@ -61,19 +61,15 @@ from .base import (
     Decoder,
     Frames,
     Provider,
-    ToolCallBuilder,
     WholeAnswer,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_decode,
     merge,
     normalised,
-    prepare,
     then_raise,
 )
+from .calls import ToolCallBuilder
+from .lenient import decode_json, lenient_decode, prepare
+from .refusals import decode_body, error_text, is_listed_error
 
 __all__ = ["Ollama"]
 

@@ -23,7 +23,6 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -52,19 +51,27 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    ToolCallBuilder,
     bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_decode,
     merge,
     normalised,
+    then_raise,
+)
+from .calls import ToolCallBuilder
+from .lenient import (
+    decode_json,
+    lenient_decode,
     plain_decode,
     prepare,
-    then_raise,
+    text_or_none,
+)
+from .refusals import (
+    QUOTA_CODES,
+    decode_body,
+    error_text,
+    is_listed_error,
+    is_unknown_model,
+    status_in,
 )
 
 __all__ = ["OpenAI"]
@@ -88,19 +95,25 @@ _REASONS: dict[str, FinishReason] = {
 #: The first word of each normal reason is the one that OpenAI itself uses.
 _WORDS: dict[FinishReason, str] = {reason: word for word, reason in reversed(_REASONS.items())}
 
-#: Codes that mean "no more money", not "not so fast".
-_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
-
-#: How servers say that a model does not exist: by a code, or in their own words.
-_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
-_HINT_CHARS = 2000
-_NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
 
 #: How gateways say whose reasoning they hand on; they want all of it back.
 _FORMATS = (
     *("anthropic-claude-v1", "google-gemini-v1", "openai-responses-v1", "xai-responses-v1"),
     "unknown",
 )
+
+#: The HTTP status that an error's code or type stands for inside a stream.
+_STATUSES: dict[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "model_not_found": 404,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "overloaded_error": 529,
+}
 
 
 class _Function(Struct):
@@ -217,7 +230,9 @@ class OpenAI(Provider):
         details = own_reasoning(message, self.name, *_FORMATS)
         if details and "reasoning_details" in self.wants_back:
             encoded["reasoning_details"] = [self._detail(detail) for detail in details]
-        texts = [_str(detail.get("text")) or "" for detail in message.reasoning_details or ()]
+        texts = [
+            text_or_none(detail.get("text")) or "" for detail in message.reasoning_details or ()
+        ]
         if texts and "reasoning_content" in self.wants_back:
             encoded["reasoning_content"] = "".join(texts)
         return encoded
@@ -272,22 +287,19 @@ class OpenAI(Provider):
             if isinstance(level, dict)
             for name in ("status_code", "code", "type")
         ]
-        status = next((found for word in words if (found := _status(word))), 500)
+        status = next((found for word in words if (found := status_in(word, _STATUSES))), 500)
         return self._error(status, error, {})
 
     def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
         message, code = error_text(decoded)
-        unknown = code in _MODEL_CODES or (
-            status in (400, 404) and _NO_MODEL.search(message[:_HINT_CHARS]) is not None
-        )
         return self.api_error(
             status,
             message,
             code=code,
             body=decoded,
             headers=headers,
-            retryable=False if code in _QUOTA_CODES else None,
-            unknown_model=unknown,
+            retryable=False if code in QUOTA_CODES else None,
+            unknown_model=is_unknown_model(status, message, code),
         )
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
@@ -356,25 +368,6 @@ class OpenAI(Provider):
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""
         return msgspec.json.encode(_error_object(error))
-
-
-def _status(word: Any) -> int | None:
-    """Return the HTTP status that an error's code, type or number stands for."""
-    if isinstance(word, str) and re.fullmatch("[0-9]{1,9}", word):
-        word = int(word)
-    if isinstance(word, int) and 400 <= word < 600:
-        return word
-    return {
-        "rate_limit_exceeded": 429,
-        "rate_limit_error": 429,
-        "insufficient_quota": 429,
-        "invalid_request_error": 400,
-        "BadRequestError": 400,
-        "model_not_found": 404,
-        "invalid_api_key": 401,
-        "authentication_error": 401,
-        "overloaded_error": 529,
-    }.get(word if isinstance(word, str) else "")
 
 
 def _check_result(name: str, parts: list[dict[str, Any]]) -> None:
@@ -623,8 +616,10 @@ def _citation(annotation: dict[str, Any]) -> Citation:
     """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
     inner = annotation.get("url_citation")
     source = inner if isinstance(inner, dict) else annotation
-    passage = _str(source.get("content")) or _str(source.get("snippet"))
-    return Citation(_str(source.get("url")), _str(source.get("title")), passage, annotation)
+    passage = text_or_none(source.get("content")) or text_or_none(source.get("snippet"))
+    return Citation(
+        text_or_none(source.get("url")), text_or_none(source.get("title")), passage, annotation
+    )
 
 
 def _reasoning(detail: dict[str, Any], *, told: bool) -> ReasoningDelta:
@@ -632,23 +627,20 @@ def _reasoning(detail: dict[str, Any], *, told: bool) -> ReasoningDelta:
 
     The text is told already where the delta has it as `reasoning`, too.
     """
-    text = _str(detail.get("text")) or _str(detail.get("summary")) or ""
+    text = text_or_none(detail.get("text")) or text_or_none(detail.get("summary")) or ""
     return ReasoningDelta(
-        "" if told else text, _str(detail.get("signature")), _str(detail.get("data"))
+        "" if told else text,
+        text_or_none(detail.get("signature")),
+        text_or_none(detail.get("data")),
     )
 
 
 def _signature(extra: dict[str, Any] | None) -> str | None:
     """Read `{"<vendor>": {"thought_signature"}}`: a proof that must come back with the call."""
     for vendors in (extra or {}).values():
-        if _is_object(vendors) and (found := _str(vendors.get("thought_signature"))):
+        if _is_object(vendors) and (found := text_or_none(vendors.get("thought_signature"))):
             return found
     return None
-
-
-def _str(value: Any) -> str | None:
-    """Return a text; nothing at all where it is empty or no text."""
-    return value if isinstance(value, str) and value else None
 
 
 def _is_count(value: Any) -> bool:

@@ -30,7 +30,7 @@ from llm_sse.events import (
     Usage,
 )
 from llm_sse.providers import PROVIDERS
-from llm_sse.providers.base import ToolCallBuilder
+from llm_sse.providers.calls import ToolCallBuilder
 from llm_sse.sse import SSEDecoder
 
 AWKWARD = [
