@@ -188,14 +188,14 @@ def imports_upwards(module: Module) -> Iterator[str]:
 
 
 def imports_a_sibling(module: Module) -> Iterator[str]:
-    """Find formats that know each other: each knows what all share, and its own encoder."""
+    """Find formats that know each other: each knows what all share, and its own parts."""
     name = module.name.rpartition(".")[2]
     if module.part != "providers" or module.is_package or name in TABLES:
         return
     allowed = {f"llm_sse.providers.{shared}" for shared in SHARED[: _place(name)]}
-    allowed.add(f"{module.name}_encoder")
     for found in module.imports:
-        if found.target.startswith("llm_sse.providers") and found.target not in allowed:
+        foreign = not found.target.startswith(f"{module.name}_")
+        if found.target.startswith("llm_sse.providers") and foreign and found.target not in allowed:
             yield f"{module.name}:{found.line} imports {found.target}"
 
 
