@@ -15,6 +15,7 @@ from .completion import Completion
 from .errors import StreamError
 from .media import file_part, image_part
 from .metrics import StreamMetrics
+from .providers import register_provider
 from .retry import RetryPolicy
 from .sync.buffered import buffered
 from .sync.reader import Timeouts
@@ -48,6 +49,7 @@ __all__ = [
     "file_part",
     "image_part",
     "measure_stream",
+    "register_provider",
     "run_tools",
     "stream_anthropic",
     "stream_gemini",

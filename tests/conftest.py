@@ -13,6 +13,7 @@ import pytest
 from llm_sse.providers import PROVIDERS
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
+from tests.helpers import FORMATS
 
 _DEADLINE_S = 5.0
 
@@ -73,7 +74,7 @@ def server() -> Iterator[FakeServer]:
         yield fake
 
 
-@pytest.fixture(params=list(PROVIDERS))
+@pytest.fixture(params=FORMATS)
 def provider(request: pytest.FixtureRequest) -> str:
     """The name of each provider in turn."""
     name: str = request.param

@@ -53,7 +53,6 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    bearer_token,
     end_of_body,
     merge,
     normalised,
@@ -235,7 +234,7 @@ class Anthropic(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Anthropic's endpoint does; a Bearer token counts as a key, too."""
-        if not (headers.get("x-api-key") or bearer_token(headers)):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "x-api-key header is required", code="authentication_error")
         if not headers.get("anthropic-version"):
             raise self._refusal("anthropic-version: header is required")

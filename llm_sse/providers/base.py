@@ -14,14 +14,15 @@ the `Encoder` writes events as the provider does, `error_body()` an error.
 from __future__ import annotations
 
 import dataclasses
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, check_header
+from ..chat import ChatRequest, HTTPRequest, Message, check_base_url, check_header
 from ..completion import Completion
 from ..errors import (
     APIError,
@@ -47,6 +48,8 @@ __all__ = [
     "merge",
     "then_raise",
 ]
+
+T = TypeVar("T")
 
 
 class Decoder(Protocol):
@@ -135,24 +138,31 @@ class Provider(ABC):
 
     Attributes:
         name: What callers write as `provider=`.
-        base_url: What the vendor's own SDK means by it.
-        model: The default model.
-        checked: When somebody last saw that the default model is alive (ISO date).
-        key_env: The environment variables that may hold the key, the first one found counts.
-        model_env: The environment variable that overrides the default model.
-        base_url_env: The environment variable that overrides the base URL.
+        base_url: What the vendor's own SDK means by it; empty where each customer has another.
+        model: The default model; empty where there is none that the provider keeps alive.
+        checked: When somebody last compared the row with the provider's documentation (ISO date).
+        key_env: The environment variables that may hold the key, the first one found counts; else
+            `NAME_API_KEY`.
+        model_env: The environment variable that overrides the default model; else `NAME_MODEL`.
+        base_url_env: The environment variable that overrides the base URL; else `NAME_BASE_URL`.
+        base_url_suffix: What belongs to the address in `base_url_env` where it is not there yet,
+            because the vendor's SDK adds it.
         auth_header: The header that carries the key.
         auth_prefix: What stands before the key in that header.
         needs_key: Whether it answers nobody without a key.
+
+    Raises:
+        ConfigurationError: A field is of the wrong type, or could not be sent.
     """
 
     name: str
-    base_url: str
-    model: str
-    checked: str
-    key_env: tuple[str, ...]
-    model_env: str
-    base_url_env: str
+    base_url: str = ""
+    model: str = ""
+    checked: str = ""
+    key_env: tuple[str, ...] = ()
+    model_env: str = ""
+    base_url_env: str = ""
+    base_url_suffix: str = ""
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "
     needs_key: bool = True
@@ -163,6 +173,48 @@ class Provider(ABC):
     root: ClassVar[str] = ""
     #: What stands in a stream as a sign of life without content.
     ping: ClassVar[bytes] = encode_comment("ping")
+
+    def __post_init__(self) -> None:
+        """Check the fields, and fill in what follows from the name."""
+        name = self.name
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigurationError(
+                f"a provider's name must be made of letters, digits, '-', '_' and '.', not {name!r}"
+            )
+        prefix = re.sub("[^A-Z0-9]", "_", name.upper())
+        keys: Any = self.key_env
+        if isinstance(keys, str) and keys:  # one name may come without the tuple around it
+            keys = (keys,)
+        filled = {
+            "base_url": self.base_url and self._of_row(check_base_url, self.base_url),
+            "key_env": keys or (f"{prefix}_API_KEY",),
+            "model_env": self.model_env or f"{prefix}_MODEL",
+            "base_url_env": self.base_url_env or f"{prefix}_BASE_URL",
+        }
+        for field, value in filled.items():
+            object.__setattr__(self, field, value)
+        texts = ("model", "checked", "model_env", "base_url_env", "base_url_suffix", "auth_prefix")
+        for field in texts:
+            self._check(field, isinstance(getattr(self, field), str), "a str")
+        self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
+        keys = self.key_env
+        named = isinstance(keys, tuple) and all(isinstance(key, str) and key for key in keys)
+        self._check("key_env", named, "a tuple of names")
+        self._of_row(check_header, self.auth_header, f"{self.auth_prefix}key")
+
+    def _check(self, field: str, right: bool, what: str) -> None:
+        if not right:
+            value = getattr(self, field)
+            raise ConfigurationError(
+                f"the row {self.name!r}: {field} must be {what}, not {value!r}"
+            )
+
+    def _of_row(self, check: Callable[..., T], *values: object) -> T:
+        """Check values; say in the error whose they are."""
+        try:
+            return check(*values)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the row {self.name!r}: {error}") from None
 
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
@@ -259,15 +311,22 @@ class Provider(ABC):
         """
         return None
 
-    def key(self, api_key: str | None, environ: Mapping[str, str]) -> str:
+    def key(
+        self, api_key: str | None, environ: Mapping[str, str], *, elsewhere: bool = False
+    ) -> str:
         """Find the key: the caller's own, or the environment's.
+
+        Args:
+            api_key: The caller's.
+            environ: The environment.
+            elsewhere: Whether another server than the provider's own is asked: it may want no key.
 
         Raises:
             ConfigurationError: There is none, or it cannot be sent.
         """
         if api_key is not None and not isinstance(api_key, str):
             raise ConfigurationError(f"api_key must be a str, not {type(api_key).__name__}")
-        if api_key == "" and self.needs_key:
+        if api_key == "" and self.needs_key and not elsewhere:
             raise ConfigurationError(
                 f"api_key is empty; leave it out to use {' or '.join(self.key_env)}",
                 provider=self.name,
@@ -284,7 +343,8 @@ class Provider(ABC):
         else:
             raise ConfigurationError(
                 f"no key for {self.name}: set the environment variable "
-                f"{' or '.join(self.key_env)}, or pass api_key=...",
+                f"{' or '.join(self.key_env)}, or pass api_key=..."
+                + (' (api_key="" where that server wants none)' if elsewhere else ""),
                 provider=self.name,
             )
         try:
@@ -298,8 +358,44 @@ class Provider(ABC):
         return {self.auth_header: self.auth_prefix + key} if key else {}
 
     def find_base_url(self, environ: Mapping[str, str]) -> str:
-        """Return the environment's base URL, or the provider's own."""
-        return environ.get(self.base_url_env) or self.base_url
+        """Return the environment's base URL, or the provider's own.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        found = environ.get(self.base_url_env, "").rstrip("/")
+        if found:
+            return found if found.endswith(self.base_url_suffix) else found + self.base_url_suffix
+        if not self.base_url:
+            raise ConfigurationError(
+                f"{self.name} has no address of its own: set {self.base_url_env}, or pass "
+                f"base_url='https://host{self.base_url_suffix}'",
+                provider=self.name,
+            )
+        return self.base_url
+
+    def find_model(self, environ: Mapping[str, str]) -> str:
+        """Return the environment's model, or the default one.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        found = environ.get(self.model_env) or self.model
+        if not found:
+            raise ConfigurationError(
+                f"{self.name} has no default model: pass model=..., or set {self.model_env}",
+                provider=self.name,
+            )
+        return found
+
+    def has_key(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request to the fake carries a key where this provider looks for it."""
+        value = headers.get(self.auth_header.lower(), "")
+        scheme = self.auth_prefix.strip().lower()
+        if not scheme:
+            return bool(value) or bool(bearer_token(headers))
+        found, _, token = value.partition(" ")
+        return found.lower() == scheme and bool(token.strip())
 
     def api_error(
         self,
@@ -338,10 +434,8 @@ class Provider(ABC):
         if cls is AuthenticationError:
             text += f" (check {' or '.join(self.key_env)} or api_key=...)"
         elif unknown_model:
-            text += (
-                f" (the default model is {self.model!r}, checked {self.checked}; "
-                f"pass model=... or set {self.model_env})"
-            )
+            default = f"the default model is {self.model!r}, checked {self.checked}; "
+            text += f" ({default if self.model else ''}pass model=... or set {self.model_env})"
         elif status == 404:
             text += " (is base_url right?)"
         waits = [wait for wait in (wait_s, retry_after_s(headers)) if wait is not None]

@@ -54,7 +54,6 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    bearer_token,
     end_of_body,
     merge,
     normalised,
@@ -253,7 +252,7 @@ class Gemini(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Google's endpoint does."""
-        if not (headers.get("x-goog-api-key") or bearer_token(headers)):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(403, "Method doesn't allow unregistered callers.")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])

@@ -23,6 +23,7 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -51,7 +52,6 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    bearer_token,
     end_of_body,
     merge,
     normalised,
@@ -82,19 +82,26 @@ _REASONS: dict[str, FinishReason] = {
     "eos_token": "stop",
     "stop_sequence": "stop",
     "end_turn": "stop",
+    "end": "stop",
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",
     "error": "error",
     "insufficient_system_resource": "error",
     "abort": "error",
+    "network_error": "error",
 }
 #: The first word of each normal reason is the one that OpenAI itself uses.
 _WORDS: dict[FinishReason, str] = {reason: word for word, reason in reversed(_REASONS.items())}
 
+
+#: What a row's `wants_back` can name.
+_GIVEN_BACK = frozenset({"reasoning_details", "reasoning_content", "extra_content"})
 
 #: How gateways say whose reasoning they hand on; they want all of it back.
 _FORMATS = (
@@ -175,14 +182,33 @@ class OpenAI(Provider):
         tools_body: What the default model needs in the request whenever there are tools.
         wants_back: What this server takes in an assistant's turn beside OpenAI's own fields, which
             refuses it: `reasoning_details`, `reasoning_content`, or a call's `extra_content`.
+        ask_usage: Whether `stream_options.include_usage` is sent; not to servers that tell the
+            usage unasked and may refuse the question.
+        body: What belongs into every request; the caller's `extra_body` wins.
+        query: What follows the URL's question mark, such as `api-version=2024-10-21`.
     """
 
     max_tokens_field: str = "max_completion_tokens"
     tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     wants_back: tuple[str, ...] = ()
+    ask_usage: bool = True
+    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    query: str = ""
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
+
+    def __post_init__(self) -> None:
+        """Check the fields of this format, too."""
+        super().__post_init__()
+        self._check("max_tokens_field", bool(text_or_none(self.max_tokens_field)), "a field's name")
+        known = isinstance(self.wants_back, tuple) and set(self.wants_back) <= _GIVEN_BACK
+        self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
+        self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
+        for field in ("tools_body", "body"):
+            self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+        plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
+        self._check("query", plain, "what follows the '?'")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
@@ -194,7 +220,7 @@ class OpenAI(Provider):
             "messages": messages,
             "stream": chat.stream,
         }
-        if chat.stream:
+        if chat.stream and self.ask_usage:
             body["stream_options"] = {"include_usage": True}
         if chat.max_tokens is not None:
             body[self.max_tokens_field] = chat.max_tokens
@@ -210,8 +236,9 @@ class OpenAI(Provider):
                 body.update(self.tools_body)
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        merge(body, self.body)
         return HTTPRequest(
-            url=f"{base_url}/chat/completions",
+            url=f"{base_url}/chat/completions" + (f"?{self.query}" if self.query else ""),
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json"},
             credentials=self.credentials(key),
@@ -233,8 +260,8 @@ class OpenAI(Provider):
         texts = [
             text_or_none(detail.get("text")) or "" for detail in message.reasoning_details or ()
         ]
-        if texts and "reasoning_content" in self.wants_back:
-            encoded["reasoning_content"] = "".join(texts)
+        if (texts or message.tool_calls) and "reasoning_content" in self.wants_back:
+            encoded["reasoning_content"] = "".join(texts)  # a turn with calls must have one
         return encoded
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -304,7 +331,7 @@ class OpenAI(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        if not bearer_token(headers):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -321,7 +348,8 @@ class OpenAI(Provider):
         return Accepted(
             model=asked["model"],
             stream=asked.get("stream") is True,
-            usage=isinstance(options, dict) and options.get("include_usage") is True,
+            usage=not self.ask_usage
+            or (isinstance(options, dict) and options.get("include_usage") is True),
             prompt=_last_text(messages),
         )
 
@@ -661,6 +689,8 @@ def _usage(raw: dict[str, Any]) -> Usage:
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     if cached is None:
         cached = _count(raw.get("prompt_cache_hit_tokens"))
+    if cached is None:
+        cached = _count(raw.get("cached_tokens"))
     if (
         input_tokens is not None
         and output_tokens is not None

@@ -62,7 +62,6 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    bearer_token,
     end_of_body,
     merge,
     normalised,
@@ -296,7 +295,7 @@ class Responses(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        if not bearer_token(headers):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
