@@ -31,6 +31,8 @@ def test_an_example_runs_as_it_is_printed(
     for row in PROVIDERS.values():
         monkeypatch.setenv(row.key_env[0], "any")
         monkeypatch.setenv(row.base_url_env, server.base_url(row.name))
+        if not row.model:
+            monkeypatch.setenv(row.model_env, "any")
     exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
 
 
