@@ -67,6 +67,16 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _same_providers() -> Iterator[None]:
+    """Forget the rows that a test has registered."""
+    before = dict(PROVIDERS)
+    yield
+    if before != PROVIDERS:
+        PROVIDERS.clear()
+        PROVIDERS.update(before)
+
+
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     """A fake provider that answers as fast as it can."""

@@ -156,6 +156,7 @@ class Anthropic(Provider):
     version: str = "2023-06-01"
     max_tokens: int = 16384
 
+    format: ClassVar[str] = "Messages"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/messages",)
     ping: ClassVar[bytes] = encode_sse('{"type":"ping"}', event="ping")
 

@@ -167,6 +167,8 @@ class Provider(ABC):
     auth_prefix: str = "Bearer "
     needs_key: bool = True
 
+    #: What the format is called.
+    format: ClassVar[str] = ""
     #: Paths (regular expressions, matched whole) at which the real endpoint listens.
     paths: ClassVar[tuple[str, ...]] = ()
     #: What stands between a server's root and the paths that the base URL leaves to us.

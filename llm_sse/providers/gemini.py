@@ -177,6 +177,7 @@ class Gemini(Provider):
     auth_header: str = "x-goog-api-key"
     auth_prefix: str = ""
 
+    format: ClassVar[str] = "streamGenerateContent"
     paths: ClassVar[tuple[str, ...]] = (
         r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>streamGenerateContent|generateContent)",
     )

@@ -145,6 +145,7 @@ class Ollama(Provider):
 
     needs_key: bool = False
 
+    format: ClassVar[str] = "Ollama's own, NDJSON"
     paths: ClassVar[tuple[str, ...]] = (r"/api/chat",)
     #: A line without a value is all that NDJSON allows beside values.
     ping: ClassVar[bytes] = b"\n"

@@ -195,6 +195,7 @@ class OpenAI(Provider):
     body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     query: str = ""
 
+    format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
 

@@ -206,6 +206,7 @@ _decode_wire = msgspec.json.Decoder(_Wire)
 class Responses(Provider):
     """A row for OpenAI's Responses, or for a server that speaks it."""
 
+    format: ClassVar[str] = "Responses"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/responses",)
     root: ClassVar[str] = "/v1"
     ping: ClassVar[bytes] = encode_sse('{"type":"keepalive"}', event="keepalive")
