@@ -578,6 +578,7 @@ class TestFake:
         server.script(say("Hello."))
         answer = stream_sync("x", provider=name, model="m", base_url=server.base_url(name), **key)
         assert answer.text() == "Hello."
+        assert answer.completion.usage is not None
         (request,) = server.requests
         assert (request.provider, request.outcome) == (name, "complete")
         sent = request.headers.get(row.auth_header.lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import os
 import subprocess
 import sys
@@ -24,6 +25,7 @@ from llm_sse.providers import (
     Responses,
     find_provider,
     provider_names,
+    registry,
 )
 from llm_sse.testing import FakeServer, say
 from tests.wire import WireServer, stream
@@ -256,19 +258,21 @@ class TestEntryPoints:
         assert any(line.split()[:2] == ["acme", "large"] for line in out.splitlines())
         assert "the provider 'broken' of broken-llm 1.2" in err
 
-    def test_nothing_is_looked_for_until_it_is_asked_for(self) -> None:
-        """Importing the package, and asking a known provider, imports no metadata library."""
-        code = (
-            "import sys, llm_sse.providers as providers\n"
-            "providers.find_provider('groq')\n"
-            "from llm_sse import providers as again\n"
-            "print('importlib.metadata' in sys.modules)"
-        )
-        plain = "import sys, requests, msgspec; print('importlib.metadata' in sys.modules)"
-        said = [
-            subprocess.run(
-                [sys.executable, "-c", source], capture_output=True, text=True, check=True
-            ).stdout
-            for source in (code, plain)
-        ]
-        assert said[0] == said[1]
+    def test_nothing_is_looked_for_until_it_is_asked_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A known name costs no search, and the import of the package no library for it."""
+        searches: list[str] = []
+
+        def entry_points(group: str) -> list[Any]:
+            searches.append(group)
+            return []
+
+        monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+        find_provider("groq")
+        assert searches == []
+        with pytest.raises(ConfigurationError):
+            find_provider("nobody")
+        assert set(searches) == {"llm_sse.providers"}
+        assert "importlib" not in vars(registry)
+        assert "entry_points" not in vars(registry)
