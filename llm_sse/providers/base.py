@@ -436,7 +436,8 @@ class Provider(ABC):
         if cls is AuthenticationError:
             text += f" (check {' or '.join(self.key_env)} or api_key=...)"
         elif unknown_model:
-            default = f"the default model is {self.model!r}, checked {self.checked}; "
+            checked = f", checked {self.checked}" if self.checked else ""
+            default = f"the default model is {self.model!r}{checked}; "
             text += f" ({default if self.model else ''}pass model=... or set {self.model_env})"
         elif status == 404:
             text += " (is base_url right?)"

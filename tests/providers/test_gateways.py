@@ -106,6 +106,10 @@ class TestRows:
         """Where there is no default model, none is spoken of."""
         error = PROVIDERS["groq"].error(404, {}, b'{"error": {"code": "model_not_found"}}')
         assert str(error).endswith("(pass model=... or set GROQ_MODEL)")
+        error = PROVIDERS["azure"].error(404, {}, b'{"error": {"code": "DeploymentNotFound"}}')
+        assert str(error).endswith("(pass model=... or set AZURE_OPENAI_MODEL)")
+        error = PROVIDERS["llamacpp"].error(404, {}, b'{"error": {"code": "model_not_found"}}')
+        assert "(the default model is 'default'; pass" in str(error)
 
 
 class TestAzure:
