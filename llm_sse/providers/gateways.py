@@ -32,7 +32,7 @@ GATEWAYS = (
         auth_header="api-key",
         auth_prefix="",
     ),
-    # https://docs.mistral.ai/api; the usage comes unasked, on the last chunk.
+    # https://docs.mistral.ai/api; it refuses `stream_options` (422), and tells the usage unasked.
     OpenAI(
         "mistral",
         base_url="https://api.mistral.ai/v1",
@@ -48,7 +48,8 @@ GATEWAYS = (
         checked=_CHECKED,
         base_url_suffix="/openai/v1",
     ),
-    # https://api-docs.deepseek.com; in a tool loop it refuses a turn without its reasoning.
+    # https://api-docs.deepseek.com/guides/thinking_mode; it refuses a turn with calls that comes
+    # back without its reasoning, which may be empty.
     OpenAI(
         "deepseek",
         base_url="https://api.deepseek.com",
@@ -102,6 +103,7 @@ GATEWAYS = (
     OpenAI(
         "huggingface",
         base_url="https://router.huggingface.co/v1",
+        checked=_CHECKED,
         key_env=("HF_TOKEN",),
         max_tokens_field="max_tokens",
     ),
@@ -127,7 +129,7 @@ GATEWAYS = (
         max_tokens_field="max_tokens",
         wants_back=("reasoning_content",),
     ),
-    # https://docs.z.ai/api-reference
+    # https://docs.z.ai/guides/capabilities/thinking-mode
     OpenAI(
         "zai",
         base_url="https://api.z.ai/api/paas/v4",
@@ -169,6 +171,7 @@ GATEWAYS = (
     OpenAI(
         "vllm",
         base_url="http://127.0.0.1:8000/v1",
+        checked=_CHECKED,
         needs_key=False,
         max_tokens_field="max_tokens",
     ),
@@ -178,6 +181,8 @@ GATEWAYS = (
         "llamacpp",
         base_url="http://127.0.0.1:8080/v1",
         model="default",
+        checked=_CHECKED,
+        key_env=("LLAMACPP_API_KEY", "LLAMA_API_KEY"),
         needs_key=False,
         max_tokens_field="max_tokens",
     ),
@@ -194,6 +199,7 @@ GATEWAYS = (
     OpenAI(
         "litellm",
         base_url="http://127.0.0.1:4000/v1",
+        checked=_CHECKED,
         key_env=("LITELLM_PROXY_API_KEY", "LITELLM_API_KEY"),
         base_url_env="LITELLM_PROXY_API_BASE",
         needs_key=False,

@@ -61,7 +61,6 @@ from .base import (
     Decoder,
     Frames,
     Provider,
-    WholeAnswer,
     end_of_body,
     merge,
     normalised,
@@ -70,6 +69,7 @@ from .base import (
 from .calls import ToolCallBuilder
 from .lenient import decode_json, lenient_decode, prepare
 from .refusals import decode_body, error_text, is_listed_error
+from .whole import WholeAnswer
 
 __all__ = ["Ollama"]
 

@@ -20,7 +20,7 @@ from llm_sse.errors import (
     StreamTimeout,
 )
 from llm_sse.events import Finish, Retrying, StreamStart, TextDelta
-from llm_sse.providers.base import WholeAnswer
+from llm_sse.providers.whole import WholeAnswer
 from llm_sse.testing import (
     Action,
     FakeServer,
