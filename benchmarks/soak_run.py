@@ -13,6 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from llm_sse.sync.reader import Reader
 from llm_sse.sync.transport import shared_session
 
 from . import soak_check
@@ -105,8 +106,9 @@ class Watch:
             self._told.add(case.seed)
             stream = listener.stream()
             threads = [thread]
-            if stream is not None and stream._reader.thread is not None:
-                threads.append(stream._reader.thread)
+            reader = None if stream is None else stream._reader
+            if isinstance(reader, Reader) and reader.thread is not None:
+                threads.append(reader.thread)
             stacks = "".join(map(_stack, threads))
             yield f"hang: {took_s:.1f} s so far: {case}\n{stacks}"
             if stream is not None:

@@ -16,6 +16,7 @@ from .errors import StreamError
 from .media import file_part, image_part
 from .metrics import StreamMetrics
 from .providers import register_provider
+from .rate_limit import RateLimit
 from .retry import RetryPolicy
 from .sync.buffered import buffered
 from .sync.reader import Timeouts
@@ -34,6 +35,7 @@ from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 __all__ = [
     "Completion",
     "Message",
+    "RateLimit",
     "RetryPolicy",
     "StreamError",
     "StreamMetrics",

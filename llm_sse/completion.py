@@ -14,6 +14,7 @@ from .chat import Message
 from .events import (
     Citation,
     Event,
+    FellBack,
     Finish,
     FinishReason,
     ReasoningDelta,
@@ -167,6 +168,9 @@ class Accumulator:
             self._begin(event)
         elif isinstance(event, Retrying):
             self._end_attempt()
+        elif isinstance(event, FellBack):
+            self._end_attempt()
+            self._provider = event.provider
 
     def completion(self) -> Completion:
         """Return what has been said so far."""

@@ -62,6 +62,7 @@ class StreamError(Exception):
         request_id: The provider's identifier of the request, for its support; `None` if unknown.
         completion: What had arrived when the error came (a `Completion`), or `None` before any
             stream existed.
+        earlier: The errors of the providers that were asked before this one, with `fallback`.
     """
 
     default_retryable: ClassVar[bool] = False
@@ -79,6 +80,7 @@ class StreamError(Exception):
         self.provider = provider
         self.request_id = request_id
         self.completion: Any = None
+        self.earlier: tuple[StreamError, ...] = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Let errors cross process boundaries: batch jobs send them through pickles."""

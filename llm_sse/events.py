@@ -4,7 +4,8 @@ Every event is a frozen `msgspec.Struct` with a `type` tag, so that
 `msgspec.json.encode(event)` is its JSON form and two events compare by value.
 
 A well-formed stream is one `StreamStart`, any content events, at most one `Usage`, then one
-`Finish`. `Retrying` and `Resumed` mark where a new attempt begins; a new `StreamStart` follows.
+`Finish`. `Retrying`, `Resumed` and `FellBack` mark where a new attempt begins; a new `StreamStart`
+follows.
 
 What `run_tools` tells is several such streams, with a `ToolResult` for each call between them.
 """
@@ -19,6 +20,7 @@ __all__ = [
     "CONTENT",
     "Citation",
     "Event",
+    "FellBack",
     "Finish",
     "FinishReason",
     "ReasoningDelta",
@@ -187,6 +189,20 @@ class Resumed(Struct, frozen=True, tag="resumed"):
     error: str
 
 
+class FellBack(Struct, frozen=True, tag="fell_back"):
+    """A provider failed, or was late, before any content; another one is asked.
+
+    Attributes:
+        failed: The provider that gave no answer.
+        provider: The provider that is asked now.
+        error: What went wrong.
+    """
+
+    failed: str
+    provider: str
+    error: str
+
+
 class ToolResult(Struct, frozen=True, tag="tool_result"):
     """A tool has run, and its result goes to the model; `run_tools` tells it, no provider.
 
@@ -227,6 +243,7 @@ Event = Union[
     Finish,
     Retrying,
     Resumed,
+    FellBack,
     ToolResult,
     Unknown,
 ]

@@ -39,13 +39,18 @@ class MetricsRecorder:
 
     Args:
         clock: A monotonic clock in seconds.
+        started: When the stream began by that clock; `None` means now.
+
+    Attributes:
+        clock: The clock.
+        started: When the stream began.
     """
 
-    def __init__(self, clock: Callable[[], float]) -> None:
+    def __init__(self, clock: Callable[[], float], started: float | None = None) -> None:
         self.clock = clock
-        self._started = clock()
+        self.started = clock() if started is None else started
         self._first: float | None = None
-        self._last = self._started
+        self._last = self.started
         self._ended: float | None = None
 
     def delta(self) -> None:
@@ -66,11 +71,11 @@ class MetricsRecorder:
             deltas: How many text deltas were delivered.
             completion: What was said, for the provider's token counts.
         """
-        total_s = (self.clock() if self._ended is None else self._ended) - self._started
+        total_s = (self.clock() if self._ended is None else self._ended) - self.started
         tokens = completion.usage.output_tokens if completion.usage else None
         spread_s = 0.0 if self._first is None else self._last - self._first
         return StreamMetrics(
-            ttft_ms=None if self._first is None else (self._first - self._started) * 1000,
+            ttft_ms=None if self._first is None else (self._first - self.started) * 1000,
             total_s=total_s,
             deltas=deltas,
             deltas_per_s=(deltas - 1) / spread_s if deltas > 1 and spread_s > 0 else None,

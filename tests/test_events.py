@@ -12,6 +12,7 @@ from llm_sse.events import (
     CONTENT,
     Citation,
     Event,
+    FellBack,
     Finish,
     FinishReason,
     ReasoningDelta,
@@ -40,6 +41,7 @@ FULL: dict[str, Event] = {
     "finish": Finish("stop", "end_turn", "done"),
     "retrying": Retrying(1, 0.5, "busy"),
     "resumed": Resumed(2, 100, "gone"),
+    "fell_back": FellBack("a", "b", "gone"),
     "tool_result": ToolResult("call_1", "f", "no", "no"),
     "unknown": Unknown("ping", {"x": [1]}),
 }
@@ -57,6 +59,7 @@ BARE: dict[str, Event] = {
     "finish": Finish("other"),
     "retrying": Retrying(1, 0, ""),
     "resumed": Resumed(1, 0, ""),
+    "fell_back": FellBack("a", "b", ""),
     "tool_result": ToolResult("call_1", "f", ""),
     "unknown": Unknown("ping"),
 }

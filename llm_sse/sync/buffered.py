@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError
 from .channel import Channel
-from .stream import start_producer
+from .producer import start_producer
 
 __all__ = ["buffered"]
 

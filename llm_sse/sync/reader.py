@@ -7,7 +7,7 @@ import time
 import weakref
 from collections.abc import Generator
 from contextlib import closing, suppress
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ from ..metrics import MetricsRecorder, StreamMetrics
 from ..providers.base import end_of_body
 from .channel import Channel, ChannelTimeout
 
-__all__ = ["Reader", "Timeouts"]
+__all__ = ["Answered", "Reader", "Reading", "Timeouts"]
 
 #: How long to wait for a thread that has nothing left to do, in seconds.
 _JOIN_S = 1.0
@@ -35,7 +35,8 @@ class Timeouts(Struct, frozen=True, kw_only=True):
     Attributes:
         connect_s: To make a connection, its TLS handshake included; for each attempt. To look a
             name up is the system's affair, and takes as long as that takes.
-        first_token_s: From the question to the first content event, over all attempts.
+        first_token_s: From the question to the first content event, over all attempts; with
+            `fallback`, for each provider in turn.
         idle_s: Between two content events. Pings and comments are no content.
         total_s: All waiting together.
     """
@@ -58,6 +59,60 @@ class Timeouts(Struct, frozen=True, kw_only=True):
                 )
 
 
+class Answered(Struct, frozen=True):
+    """How the provider answered a request.
+
+    Attributes:
+        status: The HTTP status.
+        request_id: The provider's identifier of the request.
+        headers: The response's headers, without secrets; the names are lower-case.
+    """
+
+    status: int
+    request_id: str | None
+    headers: dict[str, str]
+
+
+class Reading(Protocol):
+    """What a `TokenStream` is the face of: a `Reader`, or something made of several.
+
+    Attributes:
+        ended: Whether nothing more will be delivered.
+        error: What it ended with, if it was an error.
+        claimed: Whether a loop is under way.
+    """
+
+    ended: bool
+    error: BaseException | None
+    claimed: bool
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that is being asked."""
+
+    @property
+    def answered(self) -> Answered | None:
+        """How that provider answered, if it has."""
+
+    def events(self) -> Generator[Event, None, None]:
+        """Yield the events to the end; leaving early closes everything."""
+
+    def tokens(self) -> Generator[str, None, None]:
+        """Yield the text of the text deltas to the end; leaving early closes everything."""
+
+    def wait_started(self, timeout_s: float | None) -> bool:
+        """Wait until the provider's status is known; return whether that came in time."""
+
+    def completion(self) -> Completion:
+        """Return what has been delivered so far."""
+
+    def metrics(self) -> StreamMetrics:
+        """Return the figures so far."""
+
+    def close(self) -> None:
+        """End it now, from any thread."""
+
+
 class Reader:
     """Read a channel of events, by one consumer, to one ending.
 
@@ -68,8 +123,10 @@ class Reader:
         channel: The consumer's end of it.
         provider: The provider's name.
         timeouts: The limits of the waiting.
+        after: Whose place it takes: that one's clocks go on, but for `first_token_s`.
 
     Attributes:
+        provider: The provider's name.
         ended: Whether nothing more will be delivered.
         error: What the stream ended with, if it was an error.
         claimed: Whether a loop is under way.
@@ -78,18 +135,25 @@ class Reader:
     Thread: one consumer's; `close` is everybody's.
     """
 
-    def __init__(self, channel: Channel[Event], provider: str, timeouts: Timeouts) -> None:
+    def __init__(
+        self,
+        channel: Channel[Event],
+        provider: str,
+        timeouts: Timeouts,
+        after: Reader | None = None,
+    ) -> None:
+        self.provider = provider
         self.ended = False
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
         self.channel = channel
-        self._provider = provider
         self._timeouts = timeouts
         self._answer = Accumulator(provider)
-        self._recorder = MetricsRecorder(time.monotonic)
+        started = None if after is None else after._recorder.started
+        self._recorder: MetricsRecorder = MetricsRecorder(time.monotonic, started)
         self.claimed = False
         self._stash: list[Event] = []
-        self._waited_s = 0.0
+        self._waited_s: float = 0.0 if after is None else after._waited_s
         self._phase_waited_s = 0.0
         self._content_seen = False
         self._finished = False
@@ -153,6 +217,17 @@ class Reader:
             raise self._closed()
         return True
 
+    @property
+    def answered(self) -> Answered | None:
+        """How the provider answered, if it has."""
+        start: Answered | None = self.channel.start
+        return start
+
+    def unread(self) -> list[Event]:
+        """Return what `wait_started` took in and no loop has read."""
+        unread, self._stash = self._stash, []
+        return unread
+
     def completion(self) -> Completion:
         """Return what has been delivered so far."""
         return self._answer.completion()
@@ -178,21 +253,20 @@ class Reader:
     def _closed(self) -> StreamClosed:
         return StreamClosed(
             "this stream has been read to its end or closed; what was said is in .completion",
-            provider=self._provider,
+            provider=self.provider,
         )
 
     def _refuse_second_reader(self) -> None:
         if self.claimed:
             raise StreamClosed(
                 "this stream is being read already; a stream has one reader",
-                provider=self._provider,
+                provider=self.provider,
             )
 
     def _next_batch(self) -> list[Event] | None:
         """Return what `wait_started` had to take in, then what comes."""
         if self._stash:
-            stash, self._stash = self._stash, []
-            return stash
+            return self.unread()
         return None if self._finished else self._take(None)
 
     def _take(self, timeout_s: float | None) -> list[Event] | None:
@@ -221,7 +295,7 @@ class Reader:
         self._count(time.monotonic() - begun)
         if batch is None:
             if not self.channel.closed:
-                self._fail(end_of_body(self._provider))
+                self._fail(end_of_body(self.provider))
             self.ended = True
             self._recorder.end()
         return batch
@@ -254,13 +328,13 @@ class Reader:
             "idle": "nothing more came",
             "total": "the answer was not complete",
         }[phase]
-        start = self.channel.start
+        answered = self.answered
         return StreamTimeout(
-            f"{self._provider}: {what} within {limit_s} s (timeouts.{phase}_s)",
+            f"{self.provider}: {what} within {limit_s} s (timeouts.{phase}_s)",
             phase=phase,
             limit_s=limit_s,
-            provider=self._provider,
-            request_id=start.request_id if start is not None else None,
+            provider=self.provider,
+            request_id=answered.request_id if answered is not None else None,
         )
 
     def _fail(self, error: BaseException) -> NoReturn:

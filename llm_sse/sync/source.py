@@ -17,7 +17,6 @@ from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies
 
 import msgspec
-from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
@@ -29,13 +28,13 @@ from ..providers.refusals import request_id
 from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
-from .reader import Timeouts
+from .reader import Answered, Timeouts
 from .transport import send
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["MIN_KEY_CHARS", "Answered", "EventSource", "without_frames"]
+__all__ = ["MIN_KEY_CHARS", "EventSource", "without_frames"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARS = 4000
@@ -53,20 +52,6 @@ MIN_KEY_CHARS = 8
 _MIN_PART_CHARS = 12
 
 _SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
-
-
-class Answered(Struct, frozen=True):
-    """How the provider answered a request.
-
-    Attributes:
-        status: The HTTP status.
-        request_id: The provider's identifier of the request.
-        headers: The response's headers; the names are lower-case.
-    """
-
-    status: int
-    request_id: str | None
-    headers: dict[str, str]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,7 +210,8 @@ class EventSource:
             before_read=self._channel.flush,
         )
         id_ = request_id(stream.headers)
-        answered = Answered(stream.status, id_ and self._redacted(id_), dict(stream.headers))
+        shown = {name: self._redacted(value) for name, value in stream.headers.items()}
+        answered = Answered(stream.status, id_ and self._redacted(id_), shown)
         frames = provider.frames(stream=self._chat.stream)
         rest_s = min(_REST_S, (self._timeouts.idle_s or _REST_S) / 2)
         try:

@@ -9,8 +9,7 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -18,14 +17,16 @@ import requests
 
 from ..chat import Message, Tool, check_base_url, check_header, make_chat
 from ..completion import Completion
-from ..errors import ConfigurationError, StreamClosed, StreamError
+from ..errors import ConfigurationError, StreamClosed
 from ..events import Event
 from ..metrics import StreamMetrics
 from ..providers import find_provider
+from ..rate_limit import RateLimit, read_rate_limit
 from ..retry import RetryPolicy
-from .channel import Channel, ChannelClosed
-from .reader import Reader, Timeouts
-from .source import Answered, EventSource, without_frames
+from .channel import Channel
+from .fallback import Candidate, Fallbacks, read_fallback
+from .reader import Reading, Timeouts
+from .source import EventSource
 
 __all__ = [
     "TokenStream",
@@ -47,14 +48,10 @@ class TokenStream:
     does dropping the last reference. A loop whose stream is closed by somebody else just stops:
     then `completion.finish_reason` is `None`.
 
-    Attributes:
-        provider: The provider's name.
-
     Thread: one reader; `close()` may be called from any thread.
     """
 
-    def __init__(self, reader: Reader, provider: str) -> None:
-        self.provider = provider
+    def __init__(self, reader: Reading) -> None:
         self._reader = reader
         self._next: Generator[str, None, None] | None = None
 
@@ -138,15 +135,35 @@ class TokenStream:
         return reader.completion()
 
     @property
+    def provider(self) -> str:
+        """The provider's name; with `fallback`, that of the one that is being asked."""
+        return self._reader.provider
+
+    @property
     def metrics(self) -> StreamMetrics:
         """The pace of the stream so far."""
         return self._reader.metrics()
 
     @property
     def request_id(self) -> str | None:
-        """The provider's identifier of the request, once it has answered."""
-        answered: Answered | None = self._reader.channel.start
+        """The provider's identifier of the request; `None` until it has answered."""
+        answered = self._reader.answered
         return answered.request_id if answered is not None else None
+
+    @property
+    def rate_limit(self) -> RateLimit | None:
+        """How much may still be asked of the provider; `None` until it has answered.
+
+        Also `None` where the provider says nothing about it.
+        """
+        answered = self._reader.answered
+        return read_rate_limit(answered.headers) if answered is not None else None
+
+    @property
+    def response_headers(self) -> dict[str, str]:
+        """The response's headers, with lower-case names; empty until the provider has answered."""
+        answered = self._reader.answered
+        return dict(answered.headers) if answered is not None else {}
 
     def wait_started(self, timeout_s: float | None = None) -> bool:
         """Wait until the provider's status is known, so that a view can still answer with it.
@@ -204,6 +221,7 @@ def stream_sync(
     buffer_size: int = 50,
     timeouts: Timeouts | None = None,
     retry: RetryPolicy | None = None,
+    fallback: str | Sequence[str | Mapping[str, Any]] | None = None,
 ) -> TokenStream:
     """Ask a model and return its answer as a stream of text.
 
@@ -235,9 +253,65 @@ def stream_sync(
         buffer_size: How many events may wait for you; then the provider has to.
         timeouts: The limits of the waiting.
         retry: What to do about failures.
+        fallback: Providers that are asked in turn when the one before fails, or is late
+            (`timeouts.first_token_s`), before its first content: names, or dictionaries of
+            `provider` and what of `model`, `api_key`, `base_url`, `headers` and `extra_body` shall
+            be its own. These are not shared; all else is. A `FellBack` event tells of it.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
+    """
+    first = {
+        "provider": provider,
+        "model": model,
+        "api_key": api_key,
+        "base_url": base_url,
+        "headers": headers,
+        "extra_body": extra_body,
+    }
+    candidates = [
+        _candidate(
+            **asked,
+            question={
+                "prompt": prompt,
+                "messages": messages,
+                "system": system,
+                "stop": stop,
+                "tools": tools,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "top_p": top_p,
+                "tool_choice": tool_choice,
+                "stream": stream,
+            },
+            session=session,
+            buffer_size=buffer_size,
+            timeouts=timeouts,
+            retry=retry,
+        )
+        for asked in (first, *read_fallback(fallback))
+    ]
+    return TokenStream(Fallbacks(candidates) if len(candidates) > 1 else candidates[0].open())
+
+
+def _candidate(
+    *,
+    provider: str,
+    question: Mapping[str, Any],
+    session: requests.Session | None,
+    buffer_size: int,
+    timeouts: Timeouts | None,
+    retry: RetryPolicy | None,
+    model: str | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    headers: Mapping[str, str] | None = None,
+    extra_body: Mapping[str, Any] | None = None,
+) -> Candidate:
+    """Write what a provider is asked, and check all of it.
+
+    Raises:
+        ConfigurationError: Something is missing or wrong.
     """
     row = find_provider(provider)
     environ = os.environ
@@ -245,18 +319,9 @@ def stream_sync(
         if model is not None and not isinstance(model, str):
             raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
         chat = make_chat(
-            prompt,
-            messages,
             model=model if model is not None else row.find_model(environ),
-            system=system,
-            stop=stop,
-            tools=tools,
             extra_body=extra_body,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            top_p=top_p,
-            tool_choice=tool_choice,
-            stream=stream,
+            **question,
         )
         if base_url is None:
             base_url = row.find_base_url(environ)
@@ -264,7 +329,6 @@ def stream_sync(
         key = row.key(api_key, environ, elsewhere=where != row.base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
-        reader = Reader(channel, row.name, limits)
         source = EventSource(
             row,
             chat,
@@ -280,8 +344,7 @@ def stream_sync(
         error.provider = row.name
         error.__cause__ = error.__context__ = None  # it may hold what could not be sent
         raise
-    reader.thread = start_producer(channel, source, f"llm-sse-{row.name}")
-    return TokenStream(reader, row.name)
+    return Candidate(row.name, source, channel, limits)
 
 
 def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
@@ -314,35 +377,6 @@ def stream_gemini(prompt: str | None = None, **arguments: Any) -> TokenStream:
 def stream_ollama(prompt: str | None = None, **arguments: Any) -> TokenStream:
     """Ask Ollama; the arguments are those of `stream_sync`."""
     return stream_sync(prompt, provider="ollama", **arguments)
-
-
-def start_producer(channel: Channel[Any], items: Iterable[Any], name: str) -> threading.Thread:
-    """Start the thread that puts items into a channel, and their ending after them.
-
-    It is a daemon, so that a provider that never answers cannot keep the interpreter from exiting.
-    """
-    thread = threading.Thread(target=_produce, args=(channel, items), name=name, daemon=True)
-    thread.start()
-    return thread
-
-
-def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
-    iterator = None
-    try:
-        iterator = iter(items)
-        for item in iterator:
-            channel.put(item)
-        channel.end()
-    except ChannelClosed:
-        channel.end()
-    except StreamError as error:
-        channel.end(without_frames(error))
-    except BaseException as error:
-        channel.end(error)
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
 
 
 def of_type(value: Any, type_: Any, name: str) -> Any:

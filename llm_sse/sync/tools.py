@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
 import msgspec
 
@@ -20,6 +20,7 @@ from ..errors import ConfigurationError, StreamClosed, StreamError, TooManyRound
 from ..events import Event, TextDelta, ToolCall, ToolResult, Usage
 from ..metrics import StreamMetrics
 from ..tools import FunctionTool, Tool
+from .reader import Answered
 from .stream import TokenStream, stream_sync
 
 __all__ = ["ToolLoop", "run_tools"]
@@ -45,7 +46,7 @@ class ToolLoop(TokenStream):
     def __init__(self, rounds: _Rounds) -> None:
         # What runs does not know the loop that the caller holds: as with a single stream, dropping
         # it ends everything.
-        super().__init__(cast(Any, rounds), rounds.stream.provider)
+        super().__init__(rounds)
         self._rounds = rounds
 
     @property
@@ -62,16 +63,6 @@ class ToolLoop(TokenStream):
         """What all rounds together cost; waits for the end like `completion`."""
         answer = self.completion
         return add_usage(self._rounds.earlier_usage, answer.usage)
-
-    @property
-    def metrics(self) -> StreamMetrics:
-        """The pace of the round under way, or of the last one."""
-        return self._rounds.stream.metrics
-
-    @property
-    def request_id(self) -> str | None:
-        """The provider's identifier of the latest request, once it has answered."""
-        return self._rounds.stream.request_id
 
     def __repr__(self) -> str:
         return super().__repr__().replace("TokenStream", "ToolLoop", 1)
@@ -190,6 +181,20 @@ class _Rounds:
             for event in events:
                 if type(event) is TextDelta:
                     yield event.text
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that is asked in the round under way."""
+        return self.stream.provider
+
+    @property
+    def answered(self) -> Answered | None:
+        """How the provider answered in the round under way, if it has."""
+        return self.stream._reader.answered
+
+    def metrics(self) -> StreamMetrics:
+        """Return the pace of the round under way, or of the last one."""
+        return self.stream.metrics
 
     def completion(self) -> Completion:
         """Return what has been delivered of the round under way, or of the last one."""

@@ -26,6 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
+from io import BufferedReader
 from typing import Any
 
 import requests
@@ -36,6 +37,7 @@ from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from .._version import __version__
 from ..chat import HTTPRequest, redact_url
+from ..chunked import ChunkedDecoder
 from ..errors import (
     ConfigurationError,
     ConnectError,
@@ -81,6 +83,8 @@ class ByteStream:
         self._before_read = before_read
         self._call = call
         self._deadline: float | None = None
+        #: Where there are chunks and nothing else to take off them, they are read all at once.
+        self._chunked = _Chunked.of(self._raw)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield bytes as they arrive, until the body ends.
@@ -98,9 +102,10 @@ class ByteStream:
                 with suppress(OSError):  # a read will say what is wrong
                     self._call.sock.settimeout(left_s)
             chunk = self._read()
-            if not chunk:
+            if chunk:
+                yield chunk
+            elif chunk is None:
                 return
-            yield chunk
 
     def read_all(self, max_bytes: int, max_s: float) -> bytes:
         """Return the body, cut at `max_bytes` and after `max_s`; as much as can be had of it."""
@@ -130,7 +135,7 @@ class ByteStream:
                     return  # the connection is in the pool already, or was never ours
                 self._call.sock.settimeout(left_s)
                 chunk = self._read()
-                if not chunk:
+                if chunk is None:
                     return
                 max_bytes -= len(chunk)
         except (StreamError, OSError):
@@ -142,16 +147,76 @@ class ByteStream:
         with suppress(Exception):
             self._response.close()
 
-    def _read(self) -> bytes:
+    def _read(self) -> bytes | None:
+        """Return what has come of the body, waiting for it if need be; `None` at its end."""
         try:
-            return self._raw.read1(_READ_BYTES, decode_content=True)
+            if self._chunked is not None:
+                return self._chunked.read()
+            return self._raw.read1(_READ_BYTES, decode_content=True) or None
         except urllib3.exceptions.DecodeError as error:
             raise ProtocolError(f"the response's compression is broken: {error}") from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            # ValueError: the file below was closed by a shutdown in the middle of a read.
+            # ValueError: the chunks are none, or the file below was closed by a shutdown in the
+            # middle of a read.
             raise ConnectionLost(
                 f"the connection broke while the answer arrived: {_say(error)}"
             ) from error
+
+
+class _Chunked:
+    """A chunked body, read past `http.client`: all chunks that one read of the socket brings.
+
+    Args:
+        raw: The response.
+        message: What `http.client` knows of it.
+        file: The connection's bytes, buffered.
+    """
+
+    def __init__(
+        self, raw: urllib3.HTTPResponse, message: http.client.HTTPResponse, file: BufferedReader
+    ) -> None:
+        self._raw = raw
+        self._message = message
+        self._file = file
+        self._decoder = ChunkedDecoder()
+
+    @classmethod
+    def of(cls, raw: urllib3.HTTPResponse) -> _Chunked | None:
+        """Return the reader for a response; `None` where there is more to it than chunks."""
+        message = getattr(raw, "_fp", None)
+        file = getattr(message, "fp", None)
+        if (
+            not isinstance(message, http.client.HTTPResponse)
+            or not isinstance(file, BufferedReader)
+            or not message.chunked
+            or raw.headers.get("content-encoding", "identity").lower() != "identity"
+        ):
+            return None
+        return cls(raw, message, file)
+
+    def read(self) -> bytes | None:
+        """Return what one read of the socket brings, perhaps nothing; `None` at the body's end.
+
+        Raises:
+            ValueError: There are no chunks.
+            OSError: The connection broke, or ended before the body.
+        """
+        if self._decoder.done:
+            self._end()
+            return None
+        if self._decoder.broken is not None:
+            raise self._decoder.broken
+        data = self._file.read1(_READ_BYTES)
+        if not data:
+            raise ConnectionResetError("the connection ended in the middle of the body")
+        return self._decoder.feed(data)
+
+    def _end(self) -> None:
+        """Give the connection back, unless there is something in it that belongs to nobody."""
+        if self._decoder.excess:
+            return
+        self._message.close()
+        self._raw.release_conn()
 
 
 def send(

@@ -13,6 +13,8 @@ from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer, finish, say, stall
 from tests.helpers import until
 from tests.reliability.asking import ask
+from tests.sync.bodies import END, ONE, ask_openai
+from tests.wire import Connection, WireServer, stream
 
 THREADS = 100
 TEXT = "one two three four five six seven eight nine ten"
@@ -55,6 +57,18 @@ class TestReuse:
         assert ask(server).text() == "one"
         assert ask(server).text() == "two"
         assert [recorded.connection for recorded in server.requests] == [1, 2]
+
+    def test_what_follows_an_answers_end_costs_its_connection_only(self) -> None:
+        """Bytes that nobody asked for are no part of any answer."""
+
+        def says_more(connection: Connection) -> None:
+            stream([ONE, END])(connection)
+            connection.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        with WireServer(says_more) as server:
+            for _ in range(3):
+                assert ask_openai(server.url).text() == "one"
+            assert server.connections == 3
 
 
 class TestManyAtOnce:

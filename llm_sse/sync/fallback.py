@@ -1,0 +1,267 @@
+"""The next provider is asked when one fails, or is late, before its first content.
+
+    TokenStream -> Fallbacks -> Reader <- Channel <- EventSource     openai: fails
+                             -> Reader <- Channel <- EventSource     anthropic: answers
+
+Each provider has a stream of its own, with its own thread, retries and `first_token_s`; one is
+opened when the one before it has ended. What they share is the question, the time of the call, and
+`total_s`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+
+import msgspec
+
+from ..completion import Completion, add_usage
+from ..errors import ConfigurationError, StreamClosed, StreamError, StreamTimeout
+from ..events import CONTENT, Event, FellBack, TextDelta, Usage
+from ..metrics import StreamMetrics
+from .channel import Channel
+from .producer import start_producer
+from .reader import Answered, Reader, Timeouts
+from .source import EventSource, without_frames
+
+__all__ = ["Candidate", "Fallbacks", "read_fallback"]
+
+#: What differs from provider to provider; all else is the question, which stays the same.
+_OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body")
+
+
+def read_fallback(fallback: Any) -> list[dict[str, Any]]:
+    """Return what is said of each provider that may be asked.
+
+    Args:
+        fallback: A provider's name, or a list of names and of dictionaries.
+
+    Raises:
+        ConfigurationError: It is something else.
+    """
+    if fallback is None:
+        return []
+    listed = [fallback] if isinstance(fallback, (str, Mapping)) else fallback
+    if not isinstance(listed, Sequence) or isinstance(listed, bytes):
+        raise ConfigurationError(
+            f"fallback must be a list of providers, not {type(fallback).__name__}"
+        )
+    return [_read_entry(entry) for entry in listed]
+
+
+def _read_entry(entry: Any) -> dict[str, Any]:
+    if isinstance(entry, str):
+        return {"provider": entry}
+    if not isinstance(entry, Mapping):
+        raise ConfigurationError(
+            f"a fallback is a provider's name or a dict, not {type(entry).__name__}"
+        )
+    if "provider" not in entry:
+        raise ConfigurationError('a fallback needs its provider: {"provider": ..., "model": ...}')
+    for name in entry:
+        if name not in _OWN:
+            raise ConfigurationError(
+                f"a fallback cannot have {name!r} of its own; it can have {', '.join(_OWN)}"
+            )
+    return dict(entry)
+
+
+@dataclasses.dataclass(frozen=True)
+class Candidate:
+    """A provider that can be asked; its request is written and checked.
+
+    Attributes:
+        provider: The provider's name.
+        source: What asks it.
+        channel: Where its events go.
+        limits: The limits of the waiting.
+    """
+
+    provider: str
+    source: EventSource
+    channel: Channel[Event]
+    limits: Timeouts
+
+    def open(self, after: Reader | None = None) -> Reader:
+        """Send the request, in a thread of its own; return the consumer's end.
+
+        Args:
+            after: Whose clocks go on, if another provider was asked before.
+        """
+        reader = Reader(self.channel, self.provider, self.limits, after)
+        reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
+        return reader
+
+
+class Fallbacks:
+    """Several streams of which one is delivered; to a `TokenStream` it is what a `Reader` is.
+
+    Args:
+        candidates: Whom to ask, in this order.
+
+    Attributes:
+        ended: Whether nothing more will be delivered.
+        error: What the last stream ended with, if it was an error.
+        claimed: Whether a loop is under way.
+
+    Thread: one reader's; `close` is everybody's.
+    """
+
+    def __init__(self, candidates: Sequence[Candidate]) -> None:
+        self.ended = False
+        self.error: BaseException | None = None
+        self.claimed = False
+        self._left = list(candidates)
+        self._failed: list[StreamError] = []
+        self._earlier_usage: Usage | None = None
+        self._unread: list[Event] = []
+        self._reader = self._left.pop(0).open()
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that is being asked."""
+        return self._reader.provider
+
+    @property
+    def answered(self) -> Answered | None:
+        """How that provider answered, if it has."""
+        return self._reader.answered
+
+    def events(self) -> Generator[Event, None, None]:
+        """Yield the events of all streams; leaving early closes the one under way.
+
+        Raises:
+            StreamError: What the last stream ended with.
+        """
+        self._refuse_second_reader()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        self.claimed = not self.ended  # else the reader below says that it is over
+        try:
+            while True:
+                unread, self._unread = self._unread, []
+                yield from unread
+                if (failure := (yield from self._one())) is None:
+                    return
+                self._advance(failure)
+                if self.ended:  # meanwhile; who closed it did not know this stream
+                    return
+        finally:
+            self.claimed = False
+            self.close()
+
+    def _one(self) -> Generator[Event, None, StreamError | None]:
+        """Yield the events of one stream.
+
+        Returns:
+            What it ended with, if the next provider shall be asked.
+        """
+        begun = False
+        with closing(self._reader.events()) as events:
+            while True:
+                try:
+                    event = next(events)
+                except StopIteration:
+                    return None
+                except StreamClosed:
+                    if self.claimed and self.ended:
+                        return None  # before its first event could be read
+                    raise
+                except StreamError as error:
+                    if begun or not self._goes_on_after(error):
+                        self._end_with(error)
+                        raise
+                    return error
+                except Exception as error:
+                    self.error = error
+                    raise
+                begun = begun or type(event) in CONTENT
+                yield event
+
+    def tokens(self) -> Generator[str, None, None]:
+        """Yield the text of the text deltas to the end; leaving early closes the stream.
+
+        Raises:
+            StreamError: What the last stream ended with.
+        """
+        with closing(self.events()) as events:
+            for event in events:
+                if type(event) is TextDelta:
+                    yield event.text
+
+    def wait_started(self, timeout_s: float | None) -> bool:
+        """Wait until a provider has accepted the request, or the last one has failed.
+
+        Returns:
+            Whether that came in time.
+
+        Raises:
+            StreamError: What the last stream ended with instead.
+        """
+        self._refuse_second_reader()
+        if self.error is not None:
+            raise self.error.with_traceback(None)
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        while True:
+            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
+            try:
+                return self._reader.wait_started(left_s)
+            except StreamClosed:
+                raise
+            except StreamError as error:
+                if not self._goes_on_after(error):
+                    self._end_with(error)
+                    raise
+                self._advance(error)
+
+    def completion(self) -> Completion:
+        """Return what has been delivered so far."""
+        answer = self._reader.completion()
+        usage = add_usage(self._earlier_usage, answer.usage)
+        return msgspec.structs.replace(answer, usage=usage)
+
+    def metrics(self) -> StreamMetrics:
+        """Return the figures so far, counted from the call on."""
+        return self._reader.metrics()
+
+    def close(self) -> None:
+        """End the stream now, from any thread; nobody else is asked."""
+        self.ended = True
+        self._reader.close()
+
+    def _refuse_second_reader(self) -> None:
+        if self.claimed:
+            raise StreamClosed(
+                "this stream is being read already; a stream has one reader",
+                provider=self.provider,
+            )
+
+    def _goes_on_after(self, error: StreamError) -> bool:
+        """Whether the next provider shall be asked: there is one, and time is left for it."""
+        out_of_time = isinstance(error, StreamTimeout) and error.phase == "total"
+        return bool(self._left) and not out_of_time and not self.ended
+
+    def _advance(self, error: StreamError) -> None:
+        """Ask the next provider, and note that in the events."""
+        failed = self._reader
+        self._failed.append(without_frames(error))
+        self._earlier_usage = add_usage(self._earlier_usage, failed.completion().usage)
+        self._unread += failed.unread()
+        candidate = self._left.pop(0)
+        self._unread.append(FellBack(failed.provider, candidate.provider, str(error)))
+        self._reader = candidate.open(after=failed)
+        if self.ended:
+            self._reader.close()
+
+    def _end_with(self, error: StreamError) -> None:
+        """Let the last error tell of those before it."""
+        if self._failed:
+            before = "; ".join(map(str, self._failed))
+            error.args = (f"{error}; before that, {before}",)
+            error.earlier = tuple(self._failed)
+            error.completion = self.completion()
+        self.error = error
+        self.ended = True
