@@ -193,8 +193,8 @@ class Provider(ABC):
         }
         for field, value in filled.items():
             object.__setattr__(self, field, value)
-        texts = ("model", "checked", "model_env", "base_url_env", "base_url_suffix", "auth_prefix")
-        for field in texts:
+        texts = ("base_url", "model", "checked", "model_env", "base_url_env")
+        for field in (*texts, "base_url_suffix", "auth_prefix"):
             self._check(field, isinstance(getattr(self, field), str), "a str")
         self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
         keys = self.key_env

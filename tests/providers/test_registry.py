@@ -155,6 +155,7 @@ class TestRow:
             ({"base_url": "https://u:p@host"}, "'x': base_url must not hold"),
             ({"base_url": "https://host?a=b"}, "'x': base_url must end before"),
             ({"base_url": 5}, "'x': base_url must be a str"),
+            ({"base_url": None}, "'x': base_url must be a str"),
             ({"auth_header": "bad header"}, "'x': not a header name"),
             ({"auth_prefix": "a\n"}, "'x': the header Authorization holds a line break"),
             ({"model": None}, "'x': model must be a str"),
