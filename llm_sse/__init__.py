@@ -15,6 +15,7 @@ from .completion import Completion
 from .errors import StreamError
 from .media import file_part, image_part
 from .metrics import StreamMetrics
+from .providers import register_provider
 from .rate_limit import RateLimit
 from .retry import RetryPolicy
 from .sync.buffered import buffered
@@ -50,6 +51,7 @@ __all__ = [
     "file_part",
     "image_part",
     "measure_stream",
+    "register_provider",
     "run_tools",
     "stream_anthropic",
     "stream_gemini",

@@ -34,7 +34,7 @@ from .errors import (
 )
 from .events import Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
-from .providers import PROVIDERS, Provider
+from .providers import FORMATS, PROVIDERS, Provider, find_provider, provider_names
 from .sync.source import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import DEFAULT_TEXT, FakeServer
@@ -68,6 +68,9 @@ _EXIT_CODES: tuple[tuple[int, str, tuple[type[StreamError], ...]], ...] = (
     (_CLOSED_PIPE, "whoever read the output has closed the pipe", ()),
 )
 _EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:5}  {text}" for code, text, _ in _EXIT_CODES)
+
+#: A narrower terminal gets the base URLs below the models.
+_WIDE_COLUMNS = 110
 
 _FROM_0 = click.FloatRange(min=0)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
@@ -115,6 +118,11 @@ class _PromptOrCommand(click.Group):
             sys.exit(1)
 
 
+def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Return the names of providers that a shell may complete a word to."""
+    return [name for name in provider_names() if name.startswith(incomplete)]
+
+
 @click.group(
     cls=_PromptOrCommand,
     invoke_without_command=True,
@@ -125,8 +133,9 @@ class _PromptOrCommand(click.Group):
 @click.option(
     "-p",
     "--provider",
-    type=click.Choice(list(PROVIDERS)),
-    help="Whom to ask; else the first provider whose key is set.",
+    metavar="NAME",
+    shell_complete=_names,
+    help="Whom to ask, of those that `llm-sse providers` lists; else the first whose key is set.",
 )
 @click.option("-m", "--model", help="The model; else the environment's or the provider's default.")
 @click.option("-s", "--system", help="Instructions that stand above the prompt.")
@@ -156,7 +165,7 @@ def cli(
         return
     prompt = _prompt(ctx)
     with (
-        _target(provider, base_url) as target,
+        _target(provider, base_url, question["model"]) as target,
         stream_sync(prompt, **target, **question) as stream,
     ):
         _print(stream, as_json)
@@ -171,13 +180,13 @@ def providers(as_json: bool) -> None:
     rows = [
         {
             "name": row.name,
-            "model": os.environ.get(row.model_env) or row.model,
+            "model": os.environ.get(row.model_env) or row.model or None,
             "model_from": row.model_env if os.environ.get(row.model_env) else None,
-            "base_url": redact_url(_base_url(row)),
+            "base_url": redact_url(_base_url(row)) or None,
             "base_url_from": row.base_url_env if os.environ.get(row.base_url_env) else None,
             "keys": {name: bool(os.environ.get(name)) for name in row.key_env},
         }
-        for row in PROVIDERS.values()
+        for row in _rows()
     ]
     if as_json:
         click.echo(msgspec.json.encode(rows))
@@ -198,10 +207,20 @@ def fake(port: int, text: str, ttft_s: float, tokens_per_s: float) -> None:
         suppress(KeyboardInterrupt),
         FakeServer(text, port=port, ttft_s=ttft_s, tokens_per_s=tokens_per_s) as server,
     ):
-        width = max(map(len, PROVIDERS))
-        for name in PROVIDERS:
+        names = [row.name for row in _rows()]
+        width = max(map(len, names))
+        for name in names:
             click.echo(f"{name:<{width}} {server.base_url(name)}")
         _wait()
+
+
+def _rows() -> Iterator[Provider]:
+    """Yield all rows; say of those that other distributions offer why one cannot be loaded."""
+    for name in provider_names():
+        try:
+            yield find_provider(name)
+        except ConfigurationError as error:
+            _note(f"error: {error}")
 
 
 def _base_url(row: Provider) -> str:
@@ -209,7 +228,17 @@ def _base_url(row: Provider) -> str:
     try:
         return row.find_base_url(os.environ)
     except ConfigurationError:
-        return os.environ[row.base_url_env]
+        return os.environ.get(row.base_url_env, "")
+
+
+def _is_ready(row: Provider, model: str | None) -> bool:
+    """Whether a provider can be asked without saying more: there is a key, a model, an address."""
+    environ = os.environ
+    return (
+        any(environ.get(name) for name in row.key_env)
+        and bool(model or environ.get(row.model_env) or row.model)
+        and bool(environ.get(row.base_url_env) or row.base_url)
+    )
 
 
 def _prompt(ctx: click.Context) -> str:
@@ -229,16 +258,18 @@ def _prompt(ctx: click.Context) -> str:
 
 
 @contextmanager
-def _target(provider: str | None, base_url: str | None) -> Iterator[dict[str, Any]]:
+def _target(
+    provider: str | None, base_url: str | None, model: str | None
+) -> Iterator[dict[str, Any]]:
     """Say where the question goes, in arguments of `stream_sync`: to a fake if to nobody else."""
-    rows = PROVIDERS.values()
-    with_key = [row.name for row in rows if any(os.environ.get(name) for name in row.key_env)]
-    first = next(iter([*with_key, *PROVIDERS]))
-    if provider or base_url or with_key:
+    ready = [row.name for row in PROVIDERS.values() if _is_ready(row, model)]
+    first = next(iter([*ready, *PROVIDERS]))
+    if provider or base_url or ready:
         yield {"provider": provider or first, "base_url": base_url}
         return
+    rows = [PROVIDERS[name] for name in FORMATS]
     keys = ", ".join(dict.fromkeys(" or ".join(row.key_env) for row in rows))
-    _note(f"no key found ({keys}): this answer comes from the built-in fake provider")
+    _note(f"no key found ({keys}, ...): this answer comes from the built-in fake provider")
     with FakeServer(ttft_s=0.2, tokens_per_s=40) as server, requests.Session() as session:
         session.trust_env = False  # a proxy cannot reach this machine's loopback
         yield {
@@ -316,22 +347,26 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     except ModuleNotFoundError:
         click.echo(_NEEDS_EXTRA, err=True)
         sys.exit(2)
-    table = Table("provider", "model", "base URL", "keys", box=None, pad_edge=False)
-    for column in table.columns[1:3]:
+    console = Console(markup=False, emoji=False, highlight=False)
+    wide = console.width >= _WIDE_COLUMNS
+    where = ("model", "base URL") if wide else ("model\nbase URL",)
+    table = Table("provider", *where, "keys", box=None, pad_edge=False)
+    for column in table.columns[1:-1]:
         column.overflow = "fold"
     for row in rows:
         model, url = (
-            row[what] + (f"\n(from {row[source]})" if row[source] else "")
+            (row[what] or "-") + (f"\n(from {row[source]})" if row[source] else "")
             for what, source in (("model", "model_from"), ("base_url", "base_url_from"))
         )
         keys = (f"{name} {'set' if there else 'unset'}" for name, there in row["keys"].items())
-        table.add_row(row["name"], model, url, "\n".join(keys))
-    Console(markup=False, emoji=False, highlight=False).print(table)
+        cells = (model, url) if wide else (f"{model}\n{url}",)
+        table.add_row(row["name"], *cells, "\n".join(keys))
+    console.print(table)
 
 
 def _note(text: str) -> None:
     """Print one line on standard error: nobody's line breaks, control characters or keys in it."""
-    for row in PROVIDERS.values():
+    for row in list(PROVIDERS.values()):
         for key in filter(None, map(os.environ.get, row.key_env)):
             if len(key) >= MIN_KEY_CHARS:
                 text = text.replace(key, "***")

@@ -13,6 +13,7 @@ import pytest
 from llm_sse.providers import PROVIDERS
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
+from tests.helpers import FORMATS
 
 _DEADLINE_S = 5.0
 
@@ -66,6 +67,16 @@ def _no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name, raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _same_providers() -> Iterator[None]:
+    """Forget the rows that a test has registered."""
+    before = dict(PROVIDERS)
+    yield
+    if before != PROVIDERS:
+        PROVIDERS.clear()
+        PROVIDERS.update(before)
+
+
 @pytest.fixture
 def server() -> Iterator[FakeServer]:
     """A fake provider that answers as fast as it can."""
@@ -73,7 +84,7 @@ def server() -> Iterator[FakeServer]:
         yield fake
 
 
-@pytest.fixture(params=list(PROVIDERS))
+@pytest.fixture(params=FORMATS)
 def provider(request: pytest.FixtureRequest) -> str:
     """The name of each provider in turn."""
     name: str = request.param

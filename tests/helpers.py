@@ -5,7 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from llm_sse.providers import PROVIDERS
+
 _DEADLINE_S = 10.0
+
+#: The first row of each class: one per wire format. The other rows share these formats, so a test
+#: of streams runs over these.
+FORMATS = tuple(
+    name
+    for name, row in PROVIDERS.items()
+    if row is next(first for first in PROVIDERS.values() if type(first) is type(row))
+)
 
 
 def until(happened: Callable[[], object]) -> None:

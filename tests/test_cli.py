@@ -195,7 +195,7 @@ def test_bytes_that_are_no_text_can_be_asked(server: FakeServer) -> None:
         (("one", "two"), "put it in quotes"),
         ((" ",), "the prompt is empty"),
         ((), "the prompt is empty"),
-        (("-p", "nobody", "Hi"), "'openai', 'openai-responses', 'anthropic', 'gemini', 'ollama'"),
+        (("-p", "nobody", "Hi"), "openai, openai-responses, anthropic, gemini, ollama, azure, "),
         (("--max-tokens", "0", "Hi"), "x>=1"),
         (("providers", "of"), "unexpected extra argument"),
     ],
@@ -557,7 +557,7 @@ def test_without_any_key_a_fake_answers() -> None:
     assert result.stdout.startswith(b"Server-sent events are")
     assert result.stderr.decode() == (
         "llm-sse: no key found (OPENAI_API_KEY, ANTHROPIC_API_KEY, GEMINI_API_KEY or "
-        "GOOGLE_API_KEY, OLLAMA_API_KEY): this answer comes from the built-in fake provider\n"
+        "GOOGLE_API_KEY, OLLAMA_API_KEY, ...): this answer comes from the built-in fake provider\n"
     )
 
 
@@ -585,12 +585,13 @@ def test_the_fake_gets_the_whole_question(quick_fake: FakeServer) -> None:
         (["GOOGLE_API_KEY"], "gemini"),
         (["GEMINI_API_KEY", "ANTHROPIC_API_KEY"], "anthropic"),
         (["GEMINI_API_KEY", "OPENAI_API_KEY"], "openai"),
+        (["HF_TOKEN", "MISTRAL_API_KEY"], "mistral"),
     ],
 )
 def test_the_first_provider_with_a_key_is_asked(
     server: FakeServer, keys: list[str], asked: str
 ) -> None:
-    """Where no provider is named, the table's first one whose key is set answers."""
+    """Where no provider is named, the table's first one answers that has a key and a model."""
     urls = {row.base_url_env: server.base_url(row.name) for row in PROVIDERS.values()}
     result = _run("Hi", **urls, **dict.fromkeys(keys, _KEY))
     assert (result.exit_code, result.stderr) == (0, "")
@@ -651,6 +652,16 @@ def test_the_table_of_providers() -> None:
     assert lines[8] == ["ollama", "gemma4", "http://127.0.0.1:11434", "OLLAMA_API_KEY", "unset"]
 
 
+def test_the_table_fits_a_narrow_terminal() -> None:
+    """On 80 columns the address stands below the model."""
+    lines = _run("providers", COLUMNS="80").stdout.splitlines()
+    assert [line.split() for line in lines[:2]] == [["model"], ["provider", "base", "URL", "keys"]]
+    place = next(at for at, line in enumerate(lines) if line.startswith("openrouter "))
+    assert lines[place].split()[:3] == ["openrouter", "openrouter/auto", "OPENROUTER_API_KEY"]
+    assert lines[place + 1].split() == ["https://openrouter.ai/api/v1"]
+    assert max(map(len, lines)) <= 80
+
+
 def test_the_providers_as_json() -> None:
     """`providers --json` has the same for machines."""
     result = _run("providers", "--json", ANTHROPIC_MODEL="mine", ANTHROPIC_API_KEY=_KEY)
@@ -665,6 +676,29 @@ def test_the_providers_as_json() -> None:
         "keys": {"ANTHROPIC_API_KEY": True},
     }
     assert rows["gemini"]["keys"] == {"GEMINI_API_KEY": False, "GOOGLE_API_KEY": False}
+    assert (rows["azure"]["model"], rows["azure"]["base_url"]) == (None, None)
+
+
+def test_an_unknown_provider_is_answered_with_the_known_ones() -> None:
+    """A wrong name is a wrong usage, and the names that there are stand in the message."""
+    result = _run("-p", "chatgpt", "Hi")
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert "unknown provider 'chatgpt'; there are: openai, " in result.stderr
+    assert "groq" in result.stderr
+
+
+def test_a_key_without_a_model_is_no_reason_to_ask(quick_fake: FakeServer) -> None:
+    """A token that may be there for other things leads to nobody, until a model is named."""
+    assert "no key found" in _run("Hi", HF_TOKEN=_KEY).stderr
+    quick_fake.close()
+
+
+def test_a_model_makes_a_key_usable(server: FakeServer) -> None:
+    """With a model, a gateway without a default one is asked, too."""
+    url = {"HUGGINGFACE_BASE_URL": server.base_url("huggingface")}
+    assert _run("Hi", "-m", "some/model", HF_TOKEN=_KEY, **url).exit_code == 0
+    assert server.requests[0].provider == "huggingface"
+    assert server.requests[0].json["model"] == "some/model"
 
 
 @pytest.mark.parametrize("stop", [signal.SIGINT, signal.SIGTERM])
@@ -678,7 +712,7 @@ def test_the_fake_serves_until_it_is_stopped(
     lines = [process.stdout.readline().decode().split() for _ in PROVIDERS]
     assert [line[0] for line in lines] == list(PROVIDERS)
     for name, url in lines:
-        stream = stream_sync("Hi", provider=name, base_url=url, api_key="any")
+        stream = stream_sync("Hi", provider=name, model="m", base_url=url, api_key="any")
         assert stream.text() == "Hello there."
     process.send_signal(stop)
     rest, said = process.communicate(timeout=30)
@@ -705,12 +739,13 @@ def test_the_fake_listens_where_it_is_told(monkeypatch: pytest.MonkeyPatch) -> N
         port = probe.getsockname()[1]
     result = _run("fake", "--port", str(port))
     assert result.exit_code == 0
-    assert result.stdout == (
+    assert result.stdout.startswith(
         f"openai           http://127.0.0.1:{port}/v1\n"
         f"openai-responses http://127.0.0.1:{port}/v1\n"
         f"anthropic        http://127.0.0.1:{port}\n"
         f"gemini           http://127.0.0.1:{port}\n"
         f"ollama           http://127.0.0.1:{port}\n"
+        f"azure            http://127.0.0.1:{port}/azure/openai/v1\n"
     )
 
 

@@ -53,20 +53,14 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    ToolCallBuilder,
-    bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    lenient_convert,
-    lenient_decode,
     merge,
     normalised,
-    plain_decode,
-    prepare,
     then_raise,
 )
+from .calls import ToolCallBuilder
+from .lenient import decode_json, lenient_convert, lenient_decode, plain_decode, prepare
+from .refusals import decode_body, error_text
 
 __all__ = ["Anthropic"]
 
@@ -162,6 +156,7 @@ class Anthropic(Provider):
     version: str = "2023-06-01"
     max_tokens: int = 16384
 
+    format: ClassVar[str] = "Messages"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/messages",)
     ping: ClassVar[bytes] = encode_sse('{"type":"ping"}', event="ping")
 
@@ -240,7 +235,7 @@ class Anthropic(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Anthropic's endpoint does; a Bearer token counts as a key, too."""
-        if not (headers.get("x-api-key") or bearer_token(headers)):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "x-api-key header is required", code="authentication_error")
         if not headers.get("anthropic-version"):
             raise self._refusal("anthropic-version: header is required")

@@ -14,27 +14,26 @@ the `Encoder` writes events as the provider does, `error_body()` an error.
 from __future__ import annotations
 
 import dataclasses
-import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
-from email.utils import parsedate_to_datetime
-from typing import Any, ClassVar, Protocol, TypeVar, get_args, get_origin, get_type_hints
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, check_header
+from ..chat import ChatRequest, HTTPRequest, Message, check_base_url, check_header
 from ..completion import Completion
 from ..errors import (
     APIError,
     AuthenticationError,
     ConfigurationError,
     ConnectionLost,
-    ProtocolError,
 )
-from ..events import Event, FinishReason, ToolCall
+from ..events import Event, FinishReason
 from ..sse import ServerSentEvent, SSEDecoder, encode_comment
+from .refusals import request_id, retry_after_s
+from .whole import WholeAnswer
 
 __all__ = [
     "Accepted",
@@ -42,21 +41,9 @@ __all__ = [
     "Encoder",
     "Frames",
     "Provider",
-    "ToolCallBuilder",
-    "WholeAnswer",
     "bearer_token",
-    "decode_body",
-    "decode_json",
     "end_of_body",
-    "error_text",
-    "is_listed_error",
-    "lenient_convert",
-    "lenient_decode",
-    "map_strings",
     "merge",
-    "plain_decode",
-    "prepare",
-    "retry_after_s",
     "then_raise",
 ]
 
@@ -149,34 +136,85 @@ class Provider(ABC):
 
     Attributes:
         name: What callers write as `provider=`.
-        base_url: What the vendor's own SDK means by it.
-        model: The default model.
-        checked: When somebody last saw that the default model is alive (ISO date).
-        key_env: The environment variables that may hold the key, the first one found counts.
-        model_env: The environment variable that overrides the default model.
-        base_url_env: The environment variable that overrides the base URL.
+        base_url: What the vendor's own SDK means by it; empty where each customer has another.
+        model: The default model; empty where there is none that the provider keeps alive.
+        checked: When somebody last compared the row with the provider's documentation (ISO date).
+        key_env: The environment variables that may hold the key, the first one found counts; else
+            `NAME_API_KEY`.
+        model_env: The environment variable that overrides the default model; else `NAME_MODEL`.
+        base_url_env: The environment variable that overrides the base URL; else `NAME_BASE_URL`.
+        base_url_suffix: What belongs to the address in `base_url_env` where it is not there yet,
+            because the vendor's SDK adds it.
         auth_header: The header that carries the key.
         auth_prefix: What stands before the key in that header.
         needs_key: Whether it answers nobody without a key.
+
+    Raises:
+        ConfigurationError: A field is of the wrong type, or could not be sent.
     """
 
     name: str
-    base_url: str
-    model: str
-    checked: str
-    key_env: tuple[str, ...]
-    model_env: str
-    base_url_env: str
+    base_url: str = ""
+    model: str = ""
+    checked: str = ""
+    key_env: tuple[str, ...] = ()
+    model_env: str = ""
+    base_url_env: str = ""
+    base_url_suffix: str = ""
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "
     needs_key: bool = True
 
+    #: What the format is called.
+    format: ClassVar[str] = ""
     #: Paths (regular expressions, matched whole) at which the real endpoint listens.
     paths: ClassVar[tuple[str, ...]] = ()
     #: What stands between a server's root and the paths that the base URL leaves to us.
     root: ClassVar[str] = ""
     #: What stands in a stream as a sign of life without content.
     ping: ClassVar[bytes] = encode_comment("ping")
+
+    def __post_init__(self) -> None:
+        """Check the fields, and fill in what follows from the name."""
+        name = self.name
+        if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", name):
+            raise ConfigurationError(
+                f"a provider's name must be made of letters, digits, '-', '_' and '.', not {name!r}"
+            )
+        prefix = re.sub("[^A-Z0-9]", "_", name.upper())
+        keys: Any = self.key_env
+        if isinstance(keys, str) and keys:  # one name may come without the tuple around it
+            keys = (keys,)
+        filled = {
+            "base_url": self.base_url and self._of_row(check_base_url, self.base_url),
+            "key_env": keys or (f"{prefix}_API_KEY",),
+            "model_env": self.model_env or f"{prefix}_MODEL",
+            "base_url_env": self.base_url_env or f"{prefix}_BASE_URL",
+        }
+        for field, value in filled.items():
+            object.__setattr__(self, field, value)
+        texts = ("base_url", "model", "checked", "model_env", "base_url_env")
+        for field in (*texts, "base_url_suffix", "auth_prefix"):
+            self._check(field, isinstance(getattr(self, field), str), "a str")
+        self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
+        keys = self.key_env
+        named = isinstance(keys, tuple) and all(isinstance(key, str) and key for key in keys)
+        self._check("key_env", named, "a tuple of names")
+        self._of_row(check_header, self.auth_header, f"{self.auth_prefix}key")
+
+    def _check(self, field: str, right: bool, what: str) -> None:
+        if not right:
+            value = getattr(self, field)
+            raise ConfigurationError(
+                f"the row {self.name!r}: {field} must be {what}, not {value!r}"
+            )
+
+    def _of_row(self, check: Callable[..., T], *values: object) -> T:
+        """Check values; say in the error whose they are."""
+        try:
+            return check(*values)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"the row {self.name!r}: {error}") from None
 
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
@@ -273,15 +311,22 @@ class Provider(ABC):
         """
         return None
 
-    def key(self, api_key: str | None, environ: Mapping[str, str]) -> str:
+    def key(
+        self, api_key: str | None, environ: Mapping[str, str], *, elsewhere: bool = False
+    ) -> str:
         """Find the key: the caller's own, or the environment's.
+
+        Args:
+            api_key: The caller's.
+            environ: The environment.
+            elsewhere: Whether another server than the provider's own is asked: it may want no key.
 
         Raises:
             ConfigurationError: There is none, or it cannot be sent.
         """
         if api_key is not None and not isinstance(api_key, str):
             raise ConfigurationError(f"api_key must be a str, not {type(api_key).__name__}")
-        if api_key == "" and self.needs_key:
+        if api_key == "" and self.needs_key and not elsewhere:
             raise ConfigurationError(
                 f"api_key is empty; leave it out to use {' or '.join(self.key_env)}",
                 provider=self.name,
@@ -298,7 +343,8 @@ class Provider(ABC):
         else:
             raise ConfigurationError(
                 f"no key for {self.name}: set the environment variable "
-                f"{' or '.join(self.key_env)}, or pass api_key=...",
+                f"{' or '.join(self.key_env)}, or pass api_key=..."
+                + (' (api_key="" where that server wants none)' if elsewhere else ""),
                 provider=self.name,
             )
         try:
@@ -312,8 +358,44 @@ class Provider(ABC):
         return {self.auth_header: self.auth_prefix + key} if key else {}
 
     def find_base_url(self, environ: Mapping[str, str]) -> str:
-        """Return the environment's base URL, or the provider's own."""
-        return environ.get(self.base_url_env) or self.base_url
+        """Return the environment's base URL, or the provider's own.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        found = environ.get(self.base_url_env, "").rstrip("/")
+        if found:
+            return found if found.endswith(self.base_url_suffix) else found + self.base_url_suffix
+        if not self.base_url:
+            raise ConfigurationError(
+                f"{self.name} has no address of its own: set {self.base_url_env}, or pass "
+                f"base_url='https://host{self.base_url_suffix}'",
+                provider=self.name,
+            )
+        return self.base_url
+
+    def find_model(self, environ: Mapping[str, str]) -> str:
+        """Return the environment's model, or the default one.
+
+        Raises:
+            ConfigurationError: There is none.
+        """
+        found = environ.get(self.model_env) or self.model
+        if not found:
+            raise ConfigurationError(
+                f"{self.name} has no default model: pass model=..., or set {self.model_env}",
+                provider=self.name,
+            )
+        return found
+
+    def has_key(self, headers: Mapping[str, str]) -> bool:
+        """Whether a request to the fake carries a key where this provider looks for it."""
+        value = headers.get(self.auth_header.lower(), "")
+        scheme = self.auth_prefix.strip().lower()
+        if not scheme:
+            return bool(value) or bool(bearer_token(headers))
+        found, _, token = value.partition(" ")
+        return found.lower() == scheme and bool(token.strip())
 
     def api_error(
         self,
@@ -352,10 +434,9 @@ class Provider(ABC):
         if cls is AuthenticationError:
             text += f" (check {' or '.join(self.key_env)} or api_key=...)"
         elif unknown_model:
-            text += (
-                f" (the default model is {self.model!r}, checked {self.checked}; "
-                f"pass model=... or set {self.model_env})"
-            )
+            checked = f", checked {self.checked}" if self.checked else ""
+            default = f"the default model is {self.model!r}{checked}; "
+            text += f" ({default if self.model else ''}pass model=... or set {self.model_env})"
         elif status == 404:
             text += " (is base_url right?)"
         waits = [wait for wait in (wait_s, retry_after_s(headers)) if wait is not None]
@@ -372,130 +453,6 @@ class Provider(ABC):
         )
 
 
-class WholeAnswer:
-    """The frames of an answer that was not streamed: one JSON body, retold as wire events.
-
-    Args:
-        retold: The provider's way to retell it.
-        max_bytes: The most that the body may have.
-    """
-
-    content_type = "application/json"
-
-    def __init__(
-        self,
-        retold: Callable[[dict[str, Any]], Iterable[Any]],
-        *,
-        max_bytes: int = 64 * 1024 * 1024,
-    ) -> None:
-        self.ignored = bytearray()
-        self._retold = retold
-        self._max_bytes = max_bytes
-        self._body = bytearray()
-
-    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
-        """Keep the bytes: nothing is known before the last one.
-
-        Raises:
-            ProtocolError: The body is larger than `max_bytes`.
-        """
-        self._body += chunk
-        if len(self._body) > self._max_bytes:
-            raise ProtocolError(f"the answer is larger than {self._max_bytes} bytes")
-        return []
-
-    def end(self, *, dispatch_unfinished: bool = False) -> list[ServerSentEvent]:
-        """Return the wire events; none where the body is no JSON object."""
-        body, self._body = bytes(self._body), bytearray()
-        try:
-            answer = decode_json(body.decode("utf-8", "replace"))
-        except ProtocolError:
-            answer = None
-        if not isinstance(answer, dict):
-            self.ignored += body[:65536]
-            return []
-        return [
-            ServerSentEvent(msgspec.json.encode(event).decode()) for event in self._retold(answer)
-        ]
-
-
-class ToolCallBuilder:
-    """The fragments of one tool call.
-
-    Attributes:
-        index: Its place among the calls of this answer.
-        indexed: Whether the provider gives it an index.
-        id: The provider's identifier, once it came.
-        name: The tool's name, once it came.
-        pieces: The arguments' JSON text so far, in pieces.
-        signature: The provider's proof of the reasoning behind the call.
-    """
-
-    __slots__ = (
-        "_look_no_more_at",
-        "_looked_at",
-        "id",
-        "index",
-        "indexed",
-        "name",
-        "pieces",
-        "signature",
-    )
-
-    def __init__(self, index: int, id: str | None, name: str) -> None:
-        self.index = index
-        self.indexed = False
-        self.id = id
-        self.name = name
-        self.pieces: list[str] = []
-        self.signature: str | None = None
-        self._looked_at = 0
-        self._look_no_more_at = 0
-
-    def is_whole(self) -> bool:
-        """Whether the arguments are a complete JSON object so far.
-
-        After many looks in vain the answer is no: each costs what the text is long.
-        """
-        if not self.pieces or not self.pieces[-1].rstrip().endswith("}"):
-            return False
-        if self._looked_at > self._look_no_more_at:
-            return False
-        size = len(self.text)
-        self._looked_at += size
-        self._look_no_more_at = 8 * size + 65536
-        return self.build().error is None
-
-    @property
-    def text(self) -> str:
-        """The arguments' JSON text so far."""
-        if len(self.pieces) > 1:
-            self.pieces = ["".join(self.pieces)]
-        return self.pieces[0] if self.pieces else ""
-
-    def build(self) -> ToolCall:
-        """Return the complete call. No arguments at all mean an empty object."""
-        text = self.text
-        error = None
-        arguments: Any = {}
-        if text.strip():
-            try:
-                arguments = msgspec.json.decode(text)
-            except (msgspec.DecodeError, RecursionError) as problem:
-                error = f"the arguments are not valid JSON: {problem}"
-            else:
-                if not isinstance(arguments, dict):
-                    error = "the arguments are not a JSON object"
-        return ToolCall(
-            id=self.id,
-            name=self.name,
-            arguments={} if error else arguments,
-            arguments_text=text,
-            error=error,
-            signature=self.signature,
-        )
-
-
 def then_raise(events: Iterable[Event], error: Exception) -> Iterator[Event]:
     """Deliver what came together with an error before raising it."""
     yield from events
@@ -508,176 +465,6 @@ def end_of_body(name: str) -> ConnectionLost:
         f"{name}: the connection ended before the answer did; what had arrived is in .completion",
         provider=name,
     )
-
-
-def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) -> T | Any:
-    """Decode JSON into a struct that names only the fields we read.
-
-    A field of an unexpected type must not kill a stream that can be read without it: then the
-    value is converted field by field, and what does not fit takes its default.
-
-    Returns:
-        The struct; or the plain value, if the JSON is no object at all.
-
-    Raises:
-        ProtocolError: It is not JSON.
-    """
-    try:
-        return decoder.decode(data)
-    except (msgspec.DecodeError, RecursionError):  # a wrong type is a DecodeError, too
-        value = decode_json(data)
-    return lenient_convert(value, type_) if isinstance(value, dict) else value
-
-
-def decode_json(data: str) -> Any:
-    """Decode JSON, also where it is only JavaScript's idea of it.
-
-    Gateways written in JavaScript or Python have been seen to cut an emoji between its two
-    surrogates, and to print `NaN`. Half a character becomes U+FFFD, a number that is none `None`.
-
-    Raises:
-        ProtocolError: It is not JSON in anybody's reading.
-    """
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError) as error:
-        complaint = f"not valid JSON in the stream: {error}: {data[:200]!r}"
-    try:
-        return map_strings(_without_surrogates, json.loads(data, parse_constant=lambda _: None))
-    except (ValueError, RecursionError):
-        raise ProtocolError(complaint) from None
-
-
-def _without_surrogates(text: str) -> str:
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def map_strings(change: Callable[[str], str], value: Any) -> Any:
-    """Return a decoded JSON value with every string in it changed, the objects' names included.
-
-    It may be nested more deeply than functions can call each other.
-    """
-    todo: list[Any] = []
-
-    def changed(item: Any) -> Any:
-        if isinstance(item, str):
-            return change(item)
-        if isinstance(item, (list, dict)):
-            item = item.copy()
-            todo.append(item)
-        return item
-
-    root = changed(value)
-    while todo:
-        node = todo.pop()
-        if isinstance(node, list):
-            node[:] = map(changed, node)
-        else:
-            items = [(change(name), changed(item)) for name, item in node.items()]
-            node.clear()
-            node.update(items)
-    return root
-
-
-def prepare(*types: type[Struct]) -> None:
-    """Let msgspec prepare types before several threads use them at once (see `llm_sse.chat`)."""
-    for type_ in types:
-        with suppress(msgspec.ValidationError):
-            msgspec.convert({}, type_)
-
-
-def lenient_convert(value: Any, type_: Any) -> Any:
-    """Convert what can be converted; `None` or the field's default stands for what cannot."""
-    try:
-        return msgspec.convert(value, type_)
-    except msgspec.ValidationError:
-        pass
-    for option in (type_, *get_args(type_)):
-        if isinstance(value, list) and get_origin(option) is list:
-            items = (lenient_convert(item, get_args(option)[0]) for item in value)
-            return [item for item in items if item is not None]
-        if isinstance(value, dict) and _is_struct(option):
-            return option(**_lenient_fields(value, option))
-    return None
-
-
-def _is_struct(option: Any) -> bool:
-    """Whether a type is a struct; on 3.10 `dict[str, Any]` passes for a class, but is none."""
-    return get_origin(option) is None and isinstance(option, type) and issubclass(option, Struct)
-
-
-def _lenient_fields(value: dict[str, Any], type_: type[Struct]) -> dict[str, Any]:
-    hints = get_type_hints(type_)
-    converted = {
-        field.name: lenient_convert(value[field.encode_name], hints[field.name])
-        for field in msgspec.structs.fields(type_)
-        if field.encode_name in value
-    }
-    return {name: field for name, field in converted.items() if field is not None}
-
-
-def plain_decode(data: str) -> Any:
-    """Decode what is said to be an error: its JSON, or the text itself where it is none."""
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError):
-        return data
-
-
-def error_text(error: Any) -> tuple[str, str | None]:
-    """Find the message and the code in an error object, whatever its shape.
-
-    Source: the shapes that OpenAI, Azure, Anthropic, Google, Mistral, xAI, vLLM, Hugging Face and
-    others have been seen to send.
-    """
-    inner = error
-    while isinstance(inner, dict) or (isinstance(inner, list) and inner):
-        error = inner[0] if isinstance(inner, list) else inner
-        inner = error.get("error") if isinstance(error, dict) else None
-    if isinstance(error, str):
-        return error, None
-    if not isinstance(error, dict):
-        return "", None
-    if isinstance(inner, str):
-        code = error.get("code") or error.get("error_type")
-        return inner, str(code) if code else None
-    for name in ("message", "detail", "msg", "error_message"):
-        if value := error.get(name):
-            message = value if isinstance(value, str) else _as_text(value)
-            break
-    else:
-        message = _as_text(error)[:500]
-    code = next((error[name] for name in ("code", "type", "status") if error.get(name)), None)
-    return message, None if code is None else str(code)
-
-
-def _as_text(value: Any) -> str:
-    try:
-        return msgspec.json.encode(value).decode()
-    except RecursionError:
-        return "(nested too deeply to be shown)"
-
-
-def is_listed_error(value: Any) -> bool:
-    """Whether a value is an error in the list that Google's servers like to put it in."""
-    return (
-        isinstance(value, list)
-        and bool(value)
-        and isinstance(value[0], dict)
-        and bool(value[0].get("error"))
-    )
-
-
-def decode_body(body: bytes) -> Any:
-    """Decode an error's body: JSON; the JSON in an event stream's first event; or text."""
-    first = SSEDecoder().feed(body.lstrip() + b"\n\n")[:1]
-    candidates: list[bytes | str] = [body, *(sse.data for sse in first)]
-    for candidate in candidates:
-        try:
-            return msgspec.json.decode(candidate)
-        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-            continue
-    return body.decode("utf-8", "replace").strip()[:2000]
 
 
 def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
@@ -696,43 +483,6 @@ def bearer_token(headers: Mapping[str, str]) -> str:
     """Return the token of a request's `Authorization: Bearer ...`; empty where there is none."""
     scheme, _, token = headers.get("authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
-
-
-def request_id(headers: Mapping[str, str]) -> str | None:
-    """Return the identifier under which the provider knows a request."""
-    for name in ("x-request-id", "request-id", "apim-request-id", "x-goog-request-id", "cf-ray"):
-        if name in headers:
-            return headers[name]
-    return None
-
-
-def retry_after_s(headers: Mapping[str, str]) -> float | None:
-    """Return how long the headers ask to wait, in seconds; the longest where they disagree.
-
-    A date is read against the response's own `Date`, so that nobody's clock has to be right.
-
-    Source: RFC 9110 section 10.2.3; `retry-after-ms` is OpenAI's and Azure's,
-    `llm_provider-retry-after` LiteLLM's.
-    """
-    waits: list[float] = []
-    for name, unit_s in (
-        ("retry-after-ms", 0.001),
-        ("retry-after", 1.0),
-        ("llm_provider-retry-after", 1.0),
-    ):
-        value = headers.get(name)
-        if not value:
-            continue
-        try:
-            waits.append(float(value) * unit_s)
-        except ValueError:
-            try:
-                now = parsedate_to_datetime(headers.get("date", ""))
-                waits.append((parsedate_to_datetime(value) - now).total_seconds())
-            except (ValueError, TypeError):
-                continue
-    usable = [wait for wait in waits if 0 <= wait < float("inf")]
-    return max(usable, default=None)
 
 
 def normalised(

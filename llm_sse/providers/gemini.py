@@ -54,19 +54,13 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_convert,
-    lenient_decode,
     merge,
     normalised,
-    prepare,
     then_raise,
 )
+from .lenient import decode_json, lenient_convert, lenient_decode, prepare
+from .refusals import decode_body, error_text, is_listed_error
 
 __all__ = ["Gemini"]
 
@@ -183,6 +177,7 @@ class Gemini(Provider):
     auth_header: str = "x-goog-api-key"
     auth_prefix: str = ""
 
+    format: ClassVar[str] = "streamGenerateContent"
     paths: ClassVar[tuple[str, ...]] = (
         r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>streamGenerateContent|generateContent)",
     )
@@ -258,7 +253,7 @@ class Gemini(Provider):
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as Google's endpoint does."""
-        if not (headers.get("x-goog-api-key") or bearer_token(headers)):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(403, "Method doesn't allow unregistered callers.")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])

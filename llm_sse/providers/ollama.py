@@ -61,19 +61,15 @@ from .base import (
     Decoder,
     Frames,
     Provider,
-    ToolCallBuilder,
-    WholeAnswer,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_decode,
     merge,
     normalised,
-    prepare,
     then_raise,
 )
+from .calls import ToolCallBuilder
+from .lenient import decode_json, lenient_decode, prepare
+from .refusals import decode_body, error_text, is_listed_error
+from .whole import WholeAnswer
 
 __all__ = ["Ollama"]
 
@@ -149,6 +145,7 @@ class Ollama(Provider):
 
     needs_key: bool = False
 
+    format: ClassVar[str] = "Ollama's own, NDJSON"
     paths: ClassVar[tuple[str, ...]] = (r"/api/chat",)
     #: A line without a value is all that NDJSON allows beside values.
     ping: ClassVar[bytes] = b"\n"

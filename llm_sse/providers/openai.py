@@ -52,19 +52,26 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    ToolCallBuilder,
-    bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_decode,
     merge,
     normalised,
+    then_raise,
+)
+from .calls import ToolCallBuilder
+from .lenient import (
+    decode_json,
+    lenient_decode,
     plain_decode,
     prepare,
-    then_raise,
+    text_or_none,
+)
+from .refusals import (
+    QUOTA_CODES,
+    decode_body,
+    error_text,
+    is_listed_error,
+    is_unknown_model,
+    status_in,
 )
 
 __all__ = ["OpenAI"]
@@ -75,32 +82,45 @@ _REASONS: dict[str, FinishReason] = {
     "eos_token": "stop",
     "stop_sequence": "stop",
     "end_turn": "stop",
+    "end": "stop",
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",
     "error": "error",
     "insufficient_system_resource": "error",
     "abort": "error",
+    "network_error": "error",
 }
 #: The first word of each normal reason is the one that OpenAI itself uses.
 _WORDS: dict[FinishReason, str] = {reason: word for word, reason in reversed(_REASONS.items())}
 
-#: Codes that mean "no more money", not "not so fast".
-_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
 
-#: How servers say that a model does not exist: by a code, or in their own words.
-_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
-_HINT_CHARS = 2000
-_NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
+#: What a row's `wants_back` can name.
+_GIVEN_BACK = frozenset({"reasoning_details", "reasoning_content", "extra_content"})
 
 #: How gateways say whose reasoning they hand on; they want all of it back.
 _FORMATS = (
     *("anthropic-claude-v1", "google-gemini-v1", "openai-responses-v1", "xai-responses-v1"),
     "unknown",
 )
+
+#: The HTTP status that an error's code or type stands for inside a stream.
+_STATUSES: dict[str, int] = {
+    "rate_limit_exceeded": 429,
+    "rate_limit_error": 429,
+    "insufficient_quota": 429,
+    "invalid_request_error": 400,
+    "BadRequestError": 400,
+    "model_not_found": 404,
+    "invalid_api_key": 401,
+    "authentication_error": 401,
+    "overloaded_error": 529,
+}
 
 
 class _Function(Struct):
@@ -162,14 +182,34 @@ class OpenAI(Provider):
         tools_body: What the default model needs in the request whenever there are tools.
         wants_back: What this server takes in an assistant's turn beside OpenAI's own fields, which
             refuses it: `reasoning_details`, `reasoning_content`, or a call's `extra_content`.
+        ask_usage: Whether `stream_options.include_usage` is sent; not to servers that tell the
+            usage unasked and may refuse the question.
+        body: What belongs into every request; the caller's `extra_body` wins.
+        query: What follows the URL's question mark, such as `api-version=2024-10-21`.
     """
 
     max_tokens_field: str = "max_completion_tokens"
     tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     wants_back: tuple[str, ...] = ()
+    ask_usage: bool = True
+    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    query: str = ""
 
+    format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
+
+    def __post_init__(self) -> None:
+        """Check the fields of this format, too."""
+        super().__post_init__()
+        self._check("max_tokens_field", bool(text_or_none(self.max_tokens_field)), "a field's name")
+        known = isinstance(self.wants_back, tuple) and set(self.wants_back) <= _GIVEN_BACK
+        self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
+        self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
+        for field in ("tools_body", "body"):
+            self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+        plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
+        self._check("query", plain, "what follows the '?'")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
@@ -181,7 +221,7 @@ class OpenAI(Provider):
             "messages": messages,
             "stream": chat.stream,
         }
-        if chat.stream:
+        if chat.stream and self.ask_usage:
             body["stream_options"] = {"include_usage": True}
         if chat.max_tokens is not None:
             body[self.max_tokens_field] = chat.max_tokens
@@ -197,8 +237,9 @@ class OpenAI(Provider):
                 body.update(self.tools_body)
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        merge(body, self.body)
         return HTTPRequest(
-            url=f"{base_url}/chat/completions",
+            url=f"{base_url}/chat/completions" + (f"?{self.query}" if self.query else ""),
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json"},
             credentials=self.credentials(key),
@@ -217,9 +258,11 @@ class OpenAI(Provider):
         details = own_reasoning(message, self.name, *_FORMATS)
         if details and "reasoning_details" in self.wants_back:
             encoded["reasoning_details"] = [self._detail(detail) for detail in details]
-        texts = [_str(detail.get("text")) or "" for detail in message.reasoning_details or ()]
-        if texts and "reasoning_content" in self.wants_back:
-            encoded["reasoning_content"] = "".join(texts)
+        texts = [
+            text_or_none(detail.get("text")) or "" for detail in message.reasoning_details or ()
+        ]
+        if (texts or message.tool_calls) and "reasoning_content" in self.wants_back:
+            encoded["reasoning_content"] = "".join(texts)  # a turn with calls must have one
         return encoded
 
     def _call(self, call: dict[str, Any]) -> dict[str, Any]:
@@ -272,27 +315,24 @@ class OpenAI(Provider):
             if isinstance(level, dict)
             for name in ("status_code", "code", "type")
         ]
-        status = next((found for word in words if (found := _status(word))), 500)
+        status = next((found for word in words if (found := status_in(word, _STATUSES))), 500)
         return self._error(status, error, {})
 
     def _error(self, status: int, decoded: Any, headers: Mapping[str, str]) -> APIError:
         message, code = error_text(decoded)
-        unknown = code in _MODEL_CODES or (
-            status in (400, 404) and _NO_MODEL.search(message[:_HINT_CHARS]) is not None
-        )
         return self.api_error(
             status,
             message,
             code=code,
             body=decoded,
             headers=headers,
-            retryable=False if code in _QUOTA_CODES else None,
-            unknown_model=unknown,
+            retryable=False if code in QUOTA_CODES else None,
+            unknown_model=is_unknown_model(status, message, code),
         )
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        if not bearer_token(headers):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -309,7 +349,8 @@ class OpenAI(Provider):
         return Accepted(
             model=asked["model"],
             stream=asked.get("stream") is True,
-            usage=isinstance(options, dict) and options.get("include_usage") is True,
+            usage=not self.ask_usage
+            or (isinstance(options, dict) and options.get("include_usage") is True),
             prompt=_last_text(messages),
         )
 
@@ -356,25 +397,6 @@ class OpenAI(Provider):
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""
         return msgspec.json.encode(_error_object(error))
-
-
-def _status(word: Any) -> int | None:
-    """Return the HTTP status that an error's code, type or number stands for."""
-    if isinstance(word, str) and re.fullmatch("[0-9]{1,9}", word):
-        word = int(word)
-    if isinstance(word, int) and 400 <= word < 600:
-        return word
-    return {
-        "rate_limit_exceeded": 429,
-        "rate_limit_error": 429,
-        "insufficient_quota": 429,
-        "invalid_request_error": 400,
-        "BadRequestError": 400,
-        "model_not_found": 404,
-        "invalid_api_key": 401,
-        "authentication_error": 401,
-        "overloaded_error": 529,
-    }.get(word if isinstance(word, str) else "")
 
 
 def _check_result(name: str, parts: list[dict[str, Any]]) -> None:
@@ -623,8 +645,10 @@ def _citation(annotation: dict[str, Any]) -> Citation:
     """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
     inner = annotation.get("url_citation")
     source = inner if isinstance(inner, dict) else annotation
-    passage = _str(source.get("content")) or _str(source.get("snippet"))
-    return Citation(_str(source.get("url")), _str(source.get("title")), passage, annotation)
+    passage = text_or_none(source.get("content")) or text_or_none(source.get("snippet"))
+    return Citation(
+        text_or_none(source.get("url")), text_or_none(source.get("title")), passage, annotation
+    )
 
 
 def _reasoning(detail: dict[str, Any], *, told: bool) -> ReasoningDelta:
@@ -632,23 +656,20 @@ def _reasoning(detail: dict[str, Any], *, told: bool) -> ReasoningDelta:
 
     The text is told already where the delta has it as `reasoning`, too.
     """
-    text = _str(detail.get("text")) or _str(detail.get("summary")) or ""
+    text = text_or_none(detail.get("text")) or text_or_none(detail.get("summary")) or ""
     return ReasoningDelta(
-        "" if told else text, _str(detail.get("signature")), _str(detail.get("data"))
+        "" if told else text,
+        text_or_none(detail.get("signature")),
+        text_or_none(detail.get("data")),
     )
 
 
 def _signature(extra: dict[str, Any] | None) -> str | None:
     """Read `{"<vendor>": {"thought_signature"}}`: a proof that must come back with the call."""
     for vendors in (extra or {}).values():
-        if _is_object(vendors) and (found := _str(vendors.get("thought_signature"))):
+        if _is_object(vendors) and (found := text_or_none(vendors.get("thought_signature"))):
             return found
     return None
-
-
-def _str(value: Any) -> str | None:
-    """Return a text; nothing at all where it is empty or no text."""
-    return value if isinstance(value, str) and value else None
 
 
 def _is_count(value: Any) -> bool:
@@ -669,6 +690,8 @@ def _usage(raw: dict[str, Any]) -> Usage:
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
     if cached is None:
         cached = _count(raw.get("prompt_cache_hit_tokens"))
+    if cached is None:
+        cached = _count(raw.get("cached_tokens"))
     if (
         input_tokens is not None
         and output_tokens is not None

@@ -32,7 +32,6 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from itertools import chain
@@ -42,9 +41,9 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from ..chat import ChatRequest, HTTPRequest, Message, Tool
+from ..chat import ChatRequest, HTTPRequest
 from ..completion import Completion
-from ..errors import APIError, ConfigurationError, InvalidRequestError
+from ..errors import APIError, ConfigurationError
 from ..events import (
     Citation,
     Event,
@@ -54,7 +53,6 @@ from ..events import (
     RefusalDelta,
     StreamStart,
     TextDelta,
-    ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
@@ -64,31 +62,41 @@ from .base import (
     Accepted,
     Decoder,
     Provider,
-    ToolCallBuilder,
-    bearer_token,
-    decode_body,
-    decode_json,
     end_of_body,
-    error_text,
-    is_listed_error,
-    lenient_decode,
     merge,
     normalised,
-    plain_decode,
-    prepare,
     then_raise,
 )
+from .calls import ToolCallBuilder
+from .lenient import (
+    decode_json,
+    lenient_decode,
+    objects_in,
+    plain_decode,
+    prepare,
+    text_or_none,
+)
+from .refusals import (
+    QUOTA_CODES,
+    decode_body,
+    error_text,
+    is_listed_error,
+    is_unknown_model,
+    status_in,
+)
+from .responses_encoder import (
+    INCOMPLETE,
+    Encoder,
+    error_object,
+    output_items,
+    response_object,
+    usage_object,
+)
+from .responses_input import input_items, last_user_text, tool_choice_object, tool_object
 
 __all__ = ["Responses"]
 
 _REASONS: dict[str, FinishReason] = {"completed": "stop", "cancelled": "error"}
-
-#: Why a response is incomplete. What is not listed (`max_messages`, `steered`) is `other`.
-_INCOMPLETE: dict[str, FinishReason] = {
-    "max_output_tokens": "length",
-    "content_filter": "content_filter",
-}
-_DETAILS: dict[FinishReason, str] = {reason: word for word, reason in _INCOMPLETE.items()}
 
 _ENDS = {
     "response.completed": "completed",
@@ -143,12 +151,6 @@ _SILENT = frozenset(
     }
 )
 
-#: Codes that mean "no more money", not "not so fast".
-_QUOTA_CODES = frozenset({"insufficient_quota", "billing_hard_limit_reached", "quota_exceeded"})
-
-#: How servers say that a model does not exist: by a code, or in their own words.
-_MODEL_CODES = frozenset({"model_not_found", "DeploymentNotFound", "invalid_model"})
-_NO_MODEL = re.compile(r"\bmodel\b.{0,200}?\bnot (exist|found)|not a valid model", re.I | re.S)
 
 #: The HTTP status that an error's code or type stands for inside a stream.
 _ERROR_STATUSES: dict[str, int] = {
@@ -204,6 +206,7 @@ _decode_wire = msgspec.json.Decoder(_Wire)
 class Responses(Provider):
     """A row for OpenAI's Responses, or for a server that speaks it."""
 
+    format: ClassVar[str] = "Responses"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/responses",)
     root: ClassVar[str] = "/v1"
     ping: ClassVar[bytes] = encode_sse('{"type":"keepalive"}', event="keepalive")
@@ -217,7 +220,7 @@ class Responses(Provider):
             )
         body: dict[str, Any] = {
             "model": chat.model,
-            "input": _items(self.name, chat.messages),
+            "input": input_items(self.name, chat.messages),
             "stream": chat.stream,
         }
         if chat.system:
@@ -229,9 +232,9 @@ class Responses(Provider):
         if chat.top_p is not None:
             body["top_p"] = chat.top_p
         if chat.tools:
-            body["tools"] = [_tool(tool) for tool in chat.tools]
+            body["tools"] = [tool_object(tool) for tool in chat.tools]
         if chat.tool_choice is not None:
-            body["tool_choice"] = _tool_choice(chat.tool_choice)
+            body["tool_choice"] = tool_choice_object(chat.tool_choice)
         return HTTPRequest(
             url=f"{base_url}/responses",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -269,7 +272,7 @@ class Responses(Provider):
         levels = [level for level in (inner, outer) if isinstance(level, dict)]
         names = ("status_code", "status", "code", "type")
         words = [level.get(name) for level in levels for name in names]
-        status = next((found for word in words if (found := _status(word))), 500)
+        status = next((found for word in words if (found := status_in(word, _ERROR_STATUSES))), 500)
         headers: dict[str, str] = {}
         for level in levels:
             given = level.get("headers")
@@ -281,22 +284,19 @@ class Responses(Provider):
         message, code = error_text(decoded)
         if code == "error":  # the event's own type, where the error has neither type nor code
             code = None
-        unknown = code in _MODEL_CODES or (
-            status in (400, 404) and _NO_MODEL.search(message) is not None
-        )
         return self.api_error(
             status,
             message,
             code=code,
             body=decoded,
             headers=headers,
-            retryable=False if code in _QUOTA_CODES else None,
-            unknown_model=unknown,
+            retryable=False if code in QUOTA_CODES else None,
+            unknown_model=is_unknown_model(status, message, code),
         )
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
         """Read a request as OpenAI's endpoint does."""
-        if not bearer_token(headers):
+        if self.needs_key and not self.has_key(headers):
             raise self.api_error(401, "You didn't provide an API key.", code="invalid_api_key")
         try:
             asked = msgspec.json.decode(body, type=dict[str, Any])
@@ -316,7 +316,7 @@ class Responses(Provider):
                 "be provided."
             )
         return Accepted(
-            model=model, stream=asked.get("stream") is True, usage=True, prompt=_last_text(said)
+            model=model, stream=asked.get("stream") is True, usage=True, prompt=last_user_text(said)
         )
 
     def _missing(self, message: str) -> APIError:
@@ -325,9 +325,9 @@ class Responses(Provider):
     def _refusal(self, message: str) -> APIError:
         return self.api_error(400, message)
 
-    def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
+    def encoder(self, *, model: str, usage: bool = True) -> Encoder:
         """Return an encoder for one response body."""
-        return _Encoder(model)
+        return Encoder(model)
 
     def answer_body(self, completion: Completion) -> bytes:
         """Write a `response`."""
@@ -335,12 +335,14 @@ class Responses(Provider):
         reason = completion.finish_reason or "stop"
         finish = Finish(reason, completion.raw_finish_reason)
         usage = completion.usage
-        response = _response(start, finish, _output(completion), usage and _usage_object(usage))
+        response = response_object(
+            start, finish, output_items(completion), usage and usage_object(usage)
+        )
         return msgspec.json.encode(response)
 
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""
-        return msgspec.json.encode({"error": _error_object(error)})
+        return msgspec.json.encode({"error": error_object(error)})
 
     def take_up(
         self, broken: Decoder, key: str, base_url: str
@@ -359,127 +361,6 @@ class Responses(Provider):
         url = f"{base_url}/responses/{quote(id_, safe='')}?stream=true&starting_after={number}"
         request = HTTPRequest(url, b"", credentials=self.credentials(key), method="GET")
         return request, broken.rest()
-
-
-def _status(word: Any) -> int | None:
-    """Return the HTTP status that an error's code, type or number stands for."""
-    if isinstance(word, str) and word.isascii() and word.isdigit() and len(word) == 3:
-        word = int(word)
-    if isinstance(word, int) and 400 <= word < 600:
-        return word
-    return _ERROR_STATUSES.get(word) if isinstance(word, str) else None
-
-
-def _items(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
-    """Translate the turns: calls and their results are items of their own."""
-    items: list[dict[str, Any]] = []
-    custom: set[Any] = set()
-    for message in messages:
-        if message.role == "tool":
-            items.append(_result(provider, message, custom))
-            continue
-        if message.name:
-            raise ConfigurationError(
-                f"{provider} takes no name of a speaker; write it into the text"
-            )
-        parts = _parts(provider, message)
-        if parts or message.role != "assistant":
-            items.append({"type": "message", "role": message.role, "content": parts})
-        for call in message.tool_calls or []:
-            item = _call_item(provider, call)
-            items.append(item)
-            if item["type"] == "custom_tool_call":
-                custom.add(item["call_id"])
-    return items
-
-
-def _result(provider: str, message: Message, custom: set[Any]) -> dict[str, Any]:
-    if not message.tool_call_id:
-        raise ConfigurationError(f"{provider} needs the tool_call_id of a tool message")
-    output: Any = message.content or ""
-    if not isinstance(output, str):
-        output = _parts(provider, message)
-    kind = "custom_tool_call" if message.tool_call_id in custom else "function_call"
-    return {"type": f"{kind}_output", "call_id": message.tool_call_id, "output": output}
-
-
-def _call_item(provider: str, call: Mapping[str, Any]) -> dict[str, Any]:
-    """Translate one call; its arguments are a text on both sides, and go as they are."""
-    function, custom = call.get("function"), call.get("custom")
-    id_ = call.get("id")
-    if isinstance(id_, str) and id_:
-        if isinstance(function, dict) and isinstance(function.get("name"), str):
-            arguments = function.get("arguments") or "{}"
-            if not isinstance(arguments, str):
-                arguments = msgspec.json.encode(arguments).decode()
-            kind = {"type": "function_call", "call_id": id_, "name": function["name"]}
-            return {**kind, "arguments": arguments}
-        if isinstance(custom, dict) and isinstance(custom.get("name"), str):
-            kind = {"type": "custom_tool_call", "call_id": id_, "name": custom["name"]}
-            return {**kind, "input": str(custom.get("input") or "")}
-    raise ConfigurationError(
-        f'a tool call in messages must look, for {provider}, like {{"id": "...", "type": '
-        '"function", "function": {"name": "...", "arguments": "<JSON text>"}}'
-    )
-
-
-def _parts(provider: str, message: Message) -> list[dict[str, Any]]:
-    """Translate the parts of a message; those in the provider's own words stay."""
-    kind = "output_text" if message.role == "assistant" else "input_text"
-    if isinstance(message.content, str):
-        return [{"type": kind, "text": message.content}] if message.content else []
-    parts: list[dict[str, Any]] = []
-    for part in message.content or []:
-        if part.get("type") == "text":
-            parts.append({**part, "type": kind})
-        elif part.get("type") == "image_url":
-            image = part.get("image_url")
-            image = image if isinstance(image, dict) else {"url": image}
-            detail = image.get("detail") or "auto"
-            parts.append({"type": "input_image", "image_url": image.get("url"), "detail": detail})
-        elif part.get("type") == "file" and isinstance(part.get("file"), dict):
-            parts.append({"type": "input_file", **part["file"]})
-        elif part.get("type") == "input_audio":
-            raise ConfigurationError(
-                f"{provider} takes no content part of type 'input_audio'; a provider that speaks "
-                "Chat Completions may"
-            )
-        else:
-            parts.append(part)
-    return parts
-
-
-def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:
-    """Translate a tool. Without a word on it OpenAI would take every schema for a strict one."""
-    if isinstance(tool, Tool):
-        encoded: dict[str, Any] = {"type": "function", **msgspec.to_builtins(tool)}
-        return {**encoded, "strict": False}
-    function = tool.get("function")
-    if tool.get("type") == "function" and isinstance(function, dict):
-        return {"type": "function", "strict": False, **function}
-    return tool
-
-
-def _tool_choice(choice: str | dict[str, Any]) -> Any:
-    if isinstance(choice, dict):
-        function = choice.get("function")
-        return {"type": "function", **function} if isinstance(function, dict) else choice
-    if choice in ("auto", "none", "required"):
-        return choice
-    return {"type": "function", "name": choice}
-
-
-def _last_text(said: str | list[Any]) -> str:
-    """Return the text of the last user turn, whatever its shape."""
-    if isinstance(said, str):
-        return said
-    for item in reversed(said):
-        if isinstance(item, dict) and item.get("role") == "user":
-            content = item.get("content")
-            if isinstance(content, str):
-                return content
-            return "".join(str(part.get("text") or "") for part in _objects(content))
-    return ""
 
 
 class _Told:
@@ -623,7 +504,7 @@ class _Decoder:
 
     def _part(self, kind: str, wire: _Wire, part: dict[str, Any], data: str) -> Iterable[Event]:
         """Leave out what only frames texts; a part of another kind is told as it is."""
-        if _str(part.get("type")) in _KNOWN_PARTS:
+        if text_or_none(part.get("type")) in _KNOWN_PARTS:
             return ()
         if kind.endswith(".done"):
             self._count("part", self._item("message", wire))
@@ -632,13 +513,13 @@ class _Decoder:
     def _output_item(
         self, kind: str, wire: _Wire, item: dict[str, Any], data: str
     ) -> Iterable[Event]:
-        type_, done = _str(item.get("type")), kind.endswith(".done")
+        type_, done = text_or_none(item.get("type")), kind.endswith(".done")
         if type_ in _CALLS:
             return self._call_done(wire, item) if done else self._call_added(wire, item)
         if type_ in ("message", "reasoning"):
             if done:
                 return self._item_done(wire, item)
-            id_ = _str(item.get("id"))
+            id_ = text_or_none(item.get("id"))
             found: _Item | None = self._look_up(type_, wire.output_index, id_)
             if found is None or found.closed:
                 self._register(type_, wire.output_index, id_, _Item())
@@ -678,8 +559,8 @@ class _Decoder:
         """Start the stream, where an event says who answers or is part of the answer."""
         if response is not None:
             self._start = StreamStart(
-                _str(response.get("model")) or self._start.model,
-                _str(response.get("id")) or self._start.response_id,
+                text_or_none(response.get("model")) or self._start.model,
+                text_or_none(response.get("id")) or self._start.response_id,
             )
             if "background" in response:
                 kept = response.get("store") is not False
@@ -721,14 +602,14 @@ class _Decoder:
         if word == "failed" or (said and word != "completed"):
             error = {"error": said} if said else {"message": f"the response is {word}"}
             return then_raise(usages, self._provider.stream_error(error))
-        events = self._whole_output(_objects(response.get("output")))
+        events = self._whole_output(objects_in(response.get("output")))
         if word != "cancelled":
             for call in self._calls:
                 events += self._close(call, "")
         details = response.get("incomplete_details")
-        detail = _str(details.get("reason")) if isinstance(details, dict) else None
-        if word == "incomplete" or detail in _INCOMPLETE:
-            reason = _INCOMPLETE.get(detail or "", "other")
+        detail = text_or_none(details.get("reason")) if isinstance(details, dict) else None
+        if word == "incomplete" or detail in INCOMPLETE:
+            reason = INCOMPLETE.get(detail or "", "other")
         else:
             table = {status: _REASONS.get(status, "other"), **_REASONS}
             reason = normalised(
@@ -765,7 +646,7 @@ class _Decoder:
             wire: The event.
             whole: The item's text, where the event tells it.
         """
-        id_ = _str(wire.item.get("id")) if wire.item else wire.item_id
+        id_ = text_or_none(wire.item.get("id")) if wire.item else wire.item_id
         found: _Item | None = self._look_up(family, wire.output_index, id_)
         if found is not None:
             return found
@@ -836,10 +717,10 @@ class _Decoder:
         events: list[Event] = []
         rest = _Rest(self._told)
         begun = len(self._calls)
-        whole = sum(_str(item.get("type")) in _CALLS for item in output)
+        whole = sum(text_or_none(item.get("type")) in _CALLS for item in output)
         place = 0
         for index, raw in enumerate(output):
-            kind = _str(raw.get("type"))
+            kind = text_or_none(raw.get("type"))
             if kind in _CALLS:
                 call = self._by_call_id.get(_call_id(raw) or "")
                 if call is None and whole <= begun:
@@ -856,14 +737,14 @@ class _Decoder:
     # Calls
 
     def _new_call(self, index: int | None, raw: dict[str, Any]) -> _Call:
-        id_ = _str(raw.get("id"))
+        id_ = text_or_none(raw.get("id"))
         call = _Call(len(self._calls), id_)
         self._calls.append(call)
         self._register("call", index, id_, call)
         return call
 
     def _call_added(self, wire: _Wire, raw: dict[str, Any]) -> Iterable[Event]:
-        call: _Call | None = self._look_up("call", wire.output_index, _str(raw.get("id")))
+        call: _Call | None = self._look_up("call", wire.output_index, text_or_none(raw.get("id")))
         if call is None or call.closed or not _is_same(call, raw):
             call = self._new_call(wire.output_index, raw)
         # Whether deltas will repeat what an item has at its beginning only its end can tell.
@@ -871,7 +752,7 @@ class _Decoder:
         return self._fragment(call, "", raw)
 
     def _call_done(self, wire: _Wire, raw: dict[str, Any]) -> Iterable[Event]:
-        call: _Call | None = self._look_up("call", wire.output_index, _str(raw.get("id")))
+        call: _Call | None = self._look_up("call", wire.output_index, text_or_none(raw.get("id")))
         if call is None or not _is_same(call, raw):
             call = self._by_call_id.get(_call_id(raw) or "")
         if call is None and wire.output_index is None:
@@ -904,7 +785,7 @@ class _Decoder:
     def _fragment(self, call: _Call, text: str, raw: dict[str, Any]) -> list[Event]:
         """Tell a piece of a call, and its identifier and name when they are new."""
         id_ = _call_id(raw) if call.id is None else None
-        name = _str(raw.get("name")) if not call.name else None
+        name = text_or_none(raw.get("name")) if not call.name else None
         if id_ is not None:
             call.id = id_
             self._by_call_id.setdefault(id_, call)
@@ -935,7 +816,7 @@ class _Decoder:
 
 def _status_of(response: dict[str, Any], status: str) -> str:
     """Return the last word of a response; one that denies its own end does not count."""
-    word = _str(response.get("status"))
+    word = text_or_none(response.get("status"))
     return status if word is None or word in ("in_progress", "queued") else word
 
 
@@ -945,14 +826,14 @@ def _part_index(kind: str, wire: _Wire) -> int:
 
 def _is_same(call: _Call, raw: dict[str, Any]) -> bool:
     """Whether nothing speaks against an item's being this call."""
-    id_, name = _call_id(raw), _str(raw.get("name"))
+    id_, name = _call_id(raw), text_or_none(raw.get("name"))
     return (call.id is None or id_ is None or call.id == id_) and (
         not call.name or name is None or call.name == name
     )
 
 
 def _call_id(raw: dict[str, Any]) -> str | None:
-    return _str(raw.get("call_id"))
+    return text_or_none(raw.get("call_id"))
 
 
 def _arguments(raw: dict[str, Any]) -> str:
@@ -969,11 +850,15 @@ def _texts(raw: dict[str, Any]) -> list[tuple[str, str]]:
     texts: list[tuple[str, str]] = []
     if raw.get("type") == "reasoning":
         for name, kind in (("summary", "summary"), ("content", "thinking")):
-            texts += [(kind, _str(part.get("text")) or "") for part in _objects(raw.get(name))]
+            texts += [
+                (kind, text_or_none(part.get("text")) or "") for part in objects_in(raw.get(name))
+            ]
         return texts
-    for part in _objects(raw.get("content")):
+    for part in objects_in(raw.get("content")):
         kind = "refusal" if part.get("type") == "refusal" else "text"
-        texts.append((kind, _str(part.get("refusal" if kind == "refusal" else "text")) or ""))
+        texts.append(
+            (kind, text_or_none(part.get("refusal" if kind == "refusal" else "text")) or "")
+        )
     return texts
 
 
@@ -991,7 +876,10 @@ def _beyond(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event 
         wholes[kind] += text
     if wholes["summary"] == wholes["thinking"]:  # some servers tell the same thing as both
         wholes["thinking" if rest.told("summary") else "summary"] = ""
-    signature, redacted = _str(raw.get("signature")), _str(raw.get("encrypted_content"))
+    signature, redacted = (
+        text_or_none(raw.get("signature")),
+        text_or_none(raw.get("encrypted_content")),
+    )
     told = [(kind, text) for kind, whole in wholes.items() if (text := rest.text(kind, whole))]
     if (signature or redacted) and rest.is_new("seal"):
         text = "".join(text for _, text in told)
@@ -1002,24 +890,21 @@ def _beyond(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event 
 
 
 def _beyond_message(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event | None]]:
-    for part in _objects(raw.get("content")):
-        type_ = _str(part.get("type")) or "content_part"
+    for part in objects_in(raw.get("content")):
+        type_ = text_or_none(part.get("type")) or "content_part"
         if type_ not in _KNOWN_PARTS:
             if rest.is_new("part"):
                 yield "part", "", Unknown(type_, part)
             continue
         kind = "refusal" if type_ == "refusal" else "text"
-        text = rest.text(kind, _str(part.get("refusal" if kind == "refusal" else "text")) or "")
+        text = rest.text(
+            kind, text_or_none(part.get("refusal" if kind == "refusal" else "text")) or ""
+        )
         if text:
             yield kind, text, _TEXT_EVENTS[kind](text)
-        for annotation in _objects(part.get("annotations")):
+        for annotation in objects_in(part.get("annotations")):
             if rest.is_new("citation"):
                 yield "citation", "", _citation(annotation)
-
-
-def _objects(values: Any) -> list[dict[str, Any]]:
-    """Return the objects in what should be a list of them."""
-    return [one for one in values if isinstance(one, dict)] if isinstance(values, list) else []
 
 
 def _citation(annotation: dict[str, Any]) -> Citation:
@@ -1029,13 +914,10 @@ def _citation(annotation: dict[str, Any]) -> Citation:
     """
     inner = annotation.get("url_citation")
     source = inner if isinstance(inner, dict) else annotation
-    title = _str(source.get("title")) or _str(source.get("filename"))
-    return Citation(_str(source.get("url")), title, _str(source.get("content")), annotation)
-
-
-def _str(value: Any) -> str | None:
-    """Return a text; nothing at all where it is empty or no text."""
-    return value if isinstance(value, str) and value else None
+    title = text_or_none(source.get("title")) or text_or_none(source.get("filename"))
+    return Citation(
+        text_or_none(source.get("url")), title, text_or_none(source.get("content")), annotation
+    )
 
 
 def _usages(response: dict[str, Any]) -> list[Usage]:
@@ -1058,342 +940,3 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
             raw,
         )
     ]
-
-
-def _usage_object(usage: Usage) -> Any:
-    """Write `usage`: the provider's own object, or one made from the normalised figures."""
-    if usage.raw:
-        return usage.raw
-    input_tokens, output_tokens = usage.input_tokens or 0, usage.output_tokens or 0
-    return {
-        "input_tokens": input_tokens,
-        "input_tokens_details": {
-            "cached_tokens": usage.cached_input_tokens,
-            "cache_write_tokens": 0,
-        },
-        "output_tokens": output_tokens,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning_tokens},
-        "total_tokens": input_tokens + output_tokens,
-    }
-
-
-def _error_object(error: APIError) -> dict[str, Any]:
-    kind = "invalid_request_error" if isinstance(error, InvalidRequestError) else "server_error"
-    if error.status in (401, 403):
-        kind = "authentication_error" if error.status == 401 else "permission_error"
-    elif error.status == 429:
-        kind = "rate_limit_error"
-    return {"message": error.detail, "type": kind, "param": None, "code": error.code}
-
-
-def _end(finish: Finish) -> tuple[str, str | None]:
-    """Return the status with which a response ends for a reason, and why it is incomplete."""
-    status = finish.raw_reason
-    if status not in ("completed", "incomplete", "cancelled"):
-        done = finish.reason in ("stop", "tool_calls")
-        status = "completed" if done else "failed" if finish.reason == "error" else "incomplete"
-    if status != "incomplete":
-        return status, finish.message
-    foreign = None if finish.raw_reason == "incomplete" else finish.raw_reason
-    return status, finish.message or _DETAILS.get(finish.reason) or foreign
-
-
-def _response(start: StreamStart, finish: Finish | None, output: Any, usage: Any) -> dict[str, Any]:
-    """Write the response object, as it is before its end or at its end."""
-    status, detail = ("in_progress", None) if finish is None else _end(finish)
-    failed = {"code": "server_error", "message": detail or "The response failed."}
-    return {
-        "id": start.response_id or "",
-        "object": "response",
-        "created_at": 0,
-        "status": status,
-        "background": False,
-        "error": failed if status == "failed" else None,
-        "incomplete_details": {"reason": detail} if detail and status != "failed" else None,
-        "instructions": None,
-        "max_output_tokens": None,
-        "model": start.model or "",
-        "output": output,
-        "parallel_tool_calls": True,
-        "previous_response_id": None,
-        "reasoning": {"effort": None, "summary": None},
-        "store": True,
-        "temperature": 1.0,
-        "text": {"format": {"type": "text"}},
-        "tool_choice": "auto",
-        "tools": [],
-        "top_p": 1.0,
-        "truncation": "disabled",
-        "usage": usage,
-        "user": None,
-        "metadata": {},
-    }
-
-
-def _text_part(text: str = "", annotations: Iterable[Any] = ()) -> dict[str, Any]:
-    return {"type": "output_text", "annotations": [*annotations], "logprobs": [], "text": text}
-
-
-def _message_item(number: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    message = {"id": f"msg_{number}", "type": "message", "status": "completed"}
-    return {**message, "role": "assistant", "content": parts}
-
-
-def _reasoning_item(number: int, event: ReasoningDelta) -> dict[str, Any]:
-    summary = [{"type": "summary_text", "text": event.text}] if event.text else []
-    item: dict[str, Any] = {"id": f"rs_{number}", "type": "reasoning", "summary": summary}
-    if event.redacted is not None:
-        item["encrypted_content"] = event.redacted
-    if event.signature is not None:
-        item["signature"] = event.signature
-    return item
-
-
-def _function_item(number: int, call: ToolCall) -> dict[str, Any]:
-    return {
-        "id": f"fc_{number}",
-        "type": "function_call",
-        "status": "completed",
-        "call_id": call.id or f"call_{number}",
-        "name": call.name,
-        "arguments": call.arguments_text,
-    }
-
-
-def _annotation_object(citation: Citation) -> Any:
-    place = {"type": "url_citation", "start_index": 0, "end_index": 0}
-    source = {"url": citation.url or "", "title": citation.title or ""}
-    passage = {} if citation.text is None else {"content": citation.text}
-    return citation.raw or {**place, **source, **passage}
-
-
-def _output(completion: Completion) -> list[dict[str, Any]]:
-    """Write the items of an answer: reasoning, message, calls."""
-    output: list[dict[str, Any]] = []
-    if completion.reasoning:
-        output.append(_reasoning_item(0, ReasoningDelta(completion.reasoning)))
-    parts: list[dict[str, Any]] = []
-    if completion.text or completion.citations:
-        annotations = map(_annotation_object, completion.citations)
-        parts.append(_text_part(completion.text, annotations))
-    if completion.refusal:
-        parts.append({"type": "refusal", "refusal": completion.refusal})
-    if parts:
-        output.append(_message_item(len(output), parts))
-    for call in completion.tool_calls:
-        output.append(_function_item(len(output), call))
-    return output
-
-
-class _OpenCall:
-    """A call whose fragments are being sent."""
-
-    def __init__(self, place: int, item: dict[str, Any]) -> None:
-        self.place = place
-        self.item = item
-        self.pieces: list[str] = []
-
-
-class _Encoder:
-    """The same table, from right to left: an item at a time, but for calls."""
-
-    def __init__(self, model: str) -> None:
-        self._start = StreamStart(model, "resp_fake")
-        self._usage: Any = None
-        self._number = 0
-        self._output: list[dict[str, Any]] = []
-        self._item: dict[str, Any] | None = None
-        self._place = 0
-        self._part: dict[str, Any] | None = None
-        self._pieces: list[str] = []
-        self._calls: dict[int, _OpenCall] = {}
-
-    def encode(self, event: Event) -> bytes:
-        """Return the bytes for an event."""
-        if isinstance(event, TextDelta):
-            return self._text("output_text", event.text)
-        if isinstance(event, StreamStart):
-            self._start = event
-            response = _response(event, None, [], None)
-            created = self._event("response.created", response=response)
-            return created + self._event("response.in_progress", response=response)
-        if isinstance(event, RefusalDelta):
-            return self._text("refusal", event.text)
-        if isinstance(event, ReasoningDelta):
-            return self._reasoning(event)
-        if isinstance(event, ToolCallDelta):
-            return self._fragment(event)
-        if isinstance(event, ToolCall):
-            return self._call(event)
-        if isinstance(event, Citation):
-            return self._citation(event)
-        if isinstance(event, Usage):
-            self._usage = _usage_object(event)
-        elif isinstance(event, Finish):
-            return self._finish(event)
-        elif isinstance(event, Unknown):
-            return _wire(_unknown_object(event))
-        return b""
-
-    def error(self, error: APIError) -> bytes:
-        """Return `event: error`, nested as OpenAI sends it."""
-        return self._event("error", error=_error_object(error))
-
-    def _event(self, kind: str, **fields: Any) -> bytes:
-        event = {"type": kind, "sequence_number": self._number, **fields}
-        self._number += 1
-        return _wire(event)
-
-    def _add(self, item: dict[str, Any]) -> bytes:
-        """Begin an item: it has its place in the output from now on."""
-        self._output.append(item)
-        begun = {**item, "status": "in_progress"}
-        place = len(self._output) - 1
-        return self._event("response.output_item.added", output_index=place, item=begun)
-
-    def _done(self, place: int) -> bytes:
-        item = self._output[place]
-        return self._event("response.output_item.done", output_index=place, item=item)
-
-    def _open(self, type_: str, item: dict[str, Any]) -> bytes:
-        """Open a message or a reasoning item, unless one is open."""
-        if self._item is not None and self._item["type"] == type_:
-            return b""
-        out = self._close()
-        self._place = len(self._output)
-        out += self._add({**item, "content" if type_ == "message" else "summary": []})
-        self._item = self._output[self._place]
-        return out
-
-    def _open_part(self, part: dict[str, Any]) -> bytes:
-        """Open a part of the open item, unless one of this kind is open."""
-        if self._part is not None and self._part["type"] == part["type"]:
-            return b""
-        assert self._item is not None
-        out = self._close_part()
-        self._part, self._pieces = part, []
-        summary = part["type"] == "summary_text"
-        self._item["summary" if summary else "content"].append(part)
-        kind = "reasoning_summary_part" if summary else "content_part"
-        return out + self._event(f"response.{kind}.added", **self._at(), part=part)
-
-    def _at(self) -> dict[str, Any]:
-        """Return the marks of the open part."""
-        assert self._item is not None
-        name = "content" if self._item["type"] == "message" else "summary"
-        index = {f"{name}_index": len(self._item[name]) - 1}
-        return {"item_id": self._item["id"], "output_index": self._place, **index}
-
-    def _text(self, type_: str, text: str) -> bytes:
-        out = self._open("message", _message_item(len(self._output), []))
-        part = _text_part() if type_ == "output_text" else {"type": "refusal", "refusal": ""}
-        out += self._open_part(part)
-        self._pieces.append(text)
-        more: dict[str, Any] = {"logprobs": []} if type_ == "output_text" else {}
-        return out + self._event(f"response.{type_}.delta", **self._at(), delta=text, **more)
-
-    def _reasoning(self, event: ReasoningDelta) -> bytes:
-        """Write plain reasoning as a summary in pieces; what is sealed is an item of its own."""
-        if event.signature is not None or event.redacted is not None:
-            out = self._close()
-            item = _reasoning_item(len(self._output), event)
-            return out + self._add(item) + self._done(len(self._output) - 1)
-        item = _reasoning_item(len(self._output), ReasoningDelta())
-        out = self._open("reasoning", item)
-        out += self._open_part({"type": "summary_text", "text": ""})
-        self._pieces.append(event.text)
-        kind = "response.reasoning_summary_text.delta"
-        return out + self._event(kind, **self._at(), delta=event.text)
-
-    def _citation(self, citation: Citation) -> bytes:
-        out = self._open("message", _message_item(len(self._output), []))
-        out += self._open_part(_text_part())
-        assert self._part is not None
-        annotations = self._part["annotations"]
-        annotations.append(_annotation_object(citation))
-        return out + self._event(
-            "response.output_text.annotation.added",
-            **self._at(),
-            annotation_index=len(annotations) - 1,
-            annotation=annotations[-1],
-        )
-
-    def _fragment(self, delta: ToolCallDelta) -> bytes:
-        out = b""
-        call = self._calls.get(delta.index)
-        if call is None:
-            out = self._close()
-            place = len(self._output)
-            item = _function_item(place, ToolCall(delta.id, delta.name or "", {}, ""))
-            out += self._add(item)
-            call = self._calls[delta.index] = _OpenCall(place, item)
-        if not delta.arguments:
-            return out
-        call.pieces.append(delta.arguments)
-        kind = "response.function_call_arguments.delta"
-        marks = {"item_id": call.item["id"], "output_index": call.place}
-        return out + self._event(kind, **marks, delta=delta.arguments)
-
-    def _call(self, call: ToolCall) -> bytes:
-        """Close the call whose fragments were sent; send another one whole."""
-        out = b""
-        index = self._index_of(call)
-        if index is None:
-            index = -1  # no fragment has it
-            out = self._fragment(ToolCallDelta(index, call.id, call.name, call.arguments_text))
-        return out + self._close_call(self._calls.pop(index))
-
-    def _index_of(self, call: ToolCall) -> int | None:
-        for index, open_ in self._calls.items():
-            same = call.id is None or open_.item["call_id"] == call.id
-            if same and open_.item["name"] == call.name:
-                return index
-        return None
-
-    def _close_call(self, call: _OpenCall) -> bytes:
-        whole = call.item["arguments"] = "".join(call.pieces)
-        marks = {"item_id": call.item["id"], "output_index": call.place}
-        kind = "response.function_call_arguments.done"
-        out = self._event(kind, **marks, name=call.item["name"], arguments=whole)
-        return out + self._done(call.place)
-
-    def _close_part(self) -> bytes:
-        """Say a part whole, twice: its text, and itself."""
-        part = self._part
-        if part is None:
-            return b""
-        name = "refusal" if part["type"] == "refusal" else "text"
-        whole = part[name] = "".join(self._pieces)
-        summary = part["type"] == "summary_text"
-        kind = "reasoning_summary_text" if summary else part["type"]
-        said = {name: whole, **({"logprobs": []} if kind == "output_text" else {})}
-        out = self._event(f"response.{kind}.done", **self._at(), **said)
-        kind = "reasoning_summary_part" if summary else "content_part"
-        out += self._event(f"response.{kind}.done", **self._at(), part=part)
-        self._part = None
-        return out
-
-    def _close(self) -> bytes:
-        if self._item is None:
-            return b""
-        out = self._close_part() + self._done(self._place)
-        self._item = None
-        return out
-
-    def _finish(self, finish: Finish) -> bytes:
-        out = self._close()
-        for index in list(self._calls):
-            out += self._close_call(self._calls.pop(index))
-        response = _response(self._start, finish, self._output, self._usage)
-        return out + self._event(f"response.{response['status']}", response=response)
-
-
-def _unknown_object(event: Unknown) -> dict[str, Any]:
-    """Return an event as it came; what came without a type is wrapped."""
-    if isinstance(event.data, dict) and isinstance(event.data.get("type"), str):
-        return event.data
-    return {"type": event.kind, "data": event.data}
-
-
-def _wire(fields: dict[str, Any]) -> bytes:
-    return encode_sse(msgspec.json.encode(fields).decode(), event=fields["type"])

@@ -22,7 +22,9 @@ from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
-from ..providers.base import Decoder, Frames, Provider, map_strings, request_id
+from ..providers.base import Decoder, Frames, Provider
+from ..providers.lenient import map_strings
+from ..providers.refusals import request_id
 from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join

@@ -232,7 +232,8 @@ def stream_sync(
 
     Args:
         prompt: The question; with `messages`, their last user turn.
-        provider: `openai`, `openai-responses`, `anthropic`, `gemini` or `ollama`.
+        provider: `openai`, `openai-responses`, `anthropic`, `gemini`, `ollama`, a gateway such as
+            `groq`, or a name of your own; see `register_provider`.
         model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
@@ -242,7 +243,8 @@ def stream_sync(
         stop: One text, or several, at which the answer ends.
         tools: Each a `Tool`, the same in OpenAI's shape, or a provider's own.
         tool_choice: `auto`, `none`, `required`, or a tool's name.
-        api_key: The key; else the environment's.
+        api_key: The key; else the environment's. With a `base_url` it may be empty: then none is
+            sent, the environment's neither.
         base_url: Another server, in the form that the vendor's own SDK takes.
         headers: More headers for the request.
         extra_body: Merged into the request's JSON, for whatever has no argument here.
@@ -326,20 +328,21 @@ def _candidate(
         if model is not None and not isinstance(model, str):
             raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
         chat = make_chat(
-            model=model if model is not None else environ.get(row.model_env) or row.model,
+            model=model if model is not None else row.find_model(environ),
             extra_body=extra_body,
             **question,
         )
-        key = row.key(api_key, environ)
         if base_url is None:
             base_url = row.find_base_url(environ)
+        where = check_base_url(base_url)
+        key = row.key(api_key, environ, elsewhere=where != row.base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
         source = EventSource(
             row,
             chat,
             key,
-            check_base_url(base_url),
+            where,
             policy=of_type(retry, RetryPolicy, "retry"),
             timeouts=limits,
             headers=_headers(headers),

@@ -26,7 +26,7 @@ except ImportError:  # not on every system
     termios = None  # type: ignore[assignment]
 
 from ..errors import APIError, InvalidRequestError
-from ..providers import PROVIDERS, Provider
+from ..providers import FORMATS, PROVIDERS, Provider
 from ..providers.base import Accepted
 from .actions import Action, Hang, HangUp, Page, Status
 from .record import RecordedRequest
@@ -215,12 +215,12 @@ class Handler(BaseHTTPRequestHandler):
         if body is None:
             return
         recorded = RecordedRequest(self.command, self.path, headers, body, self._number)
-        provider = _provider_at(recorded.path)
+        provider, path = _provider_at(recorded.path)
         recorded.provider = provider.name if provider is not None else None
         number = fake._record(recorded)
         try:
             try:
-                accepted = self._accept(recorded, provider)
+                accepted = self._accept(recorded, provider, path)
             except APIError as error:
                 self._refuse(recorded, provider, error)
             else:
@@ -280,14 +280,14 @@ class Handler(BaseHTTPRequestHandler):
             return None
         return body
 
-    def _accept(self, recorded: RecordedRequest, provider: Provider | None) -> Accepted:
+    def _accept(self, recorded: RecordedRequest, provider: Provider | None, path: str) -> Accepted:
         if provider is None:
             raise InvalidRequestError(
                 "", status=404, detail=f"Unknown request URL: {recorded.method} {recorded.path}"
             )
         if recorded.method != "POST":
             raise provider.api_error(405, f"{recorded.method} is not allowed here; use POST")
-        return provider.accept(recorded.path, recorded.headers, recorded.body)
+        return provider.accept(path, recorded.headers, recorded.body)
 
     def _refuse(
         self,
@@ -320,9 +320,20 @@ class Handler(BaseHTTPRequestHandler):
             self.send(body)
 
 
-def _provider_at(path: str) -> Provider | None:
-    """Return the first row of the table whose endpoint has this path."""
-    for row in PROVIDERS.values():
-        if any(re.fullmatch(pattern, path) for pattern in row.paths):
-            return row
-    return None
+def _provider_at(path: str) -> tuple[Provider | None, str]:
+    """Return whose endpoint a path is, and the path that it has at the format's own server."""
+    for name in FORMATS:
+        if _listens(PROVIDERS[name], path):
+            return PROVIDERS[name], path
+    name, _, rest = path[1:].partition("/")
+    row = PROVIDERS.get(name)
+    if row is None:
+        return None, path
+    rest = f"/{rest}"
+    if row.base_url_suffix and rest.startswith(row.base_url_suffix):
+        rest = row.root + rest[len(row.base_url_suffix) :]
+    return (row, rest) if _listens(row, rest) else (None, path)
+
+
+def _listens(row: Provider, path: str) -> bool:
+    return any(re.fullmatch(pattern, path) for pattern in row.paths)

@@ -24,7 +24,7 @@ class RecordedRequest:
         query: The query, without the question mark.
         headers: The headers; the names are lower-case.
         body: The body.
-        provider: Whose format was asked for; `None` where the path is nobody's.
+        provider: Who was asked; `None` where the path is nobody's.
         connection: Which connection it came on, counted from 1.
         sent_at: `time.monotonic()` of each text delta, taken immediately before its last byte is
             written to the socket. The text of an answer that is not streamed counts as one.

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Literal, Union
 
 from ..errors import ConfigurationError
-from ..providers import find_provider
+from ..providers import FORMATS, find_provider
 from .actions import Action, Framing
 from .connection import Handler, close_socket, gone, secured
 from .record import RecordedRequest
@@ -158,8 +158,14 @@ class FakeServer:
         return self._connections
 
     def base_url(self, provider: str) -> str:
-        """Return what to pass as `base_url=` for a provider's format."""
-        return self.url + find_provider(provider).root
+        """Return what to pass as `base_url=` for a provider, one of your own included.
+
+        The five formats are at the server's root, the others below their names.
+        """
+        row = find_provider(provider)
+        if row.name in FORMATS:
+            return self.url + row.root
+        return f"{self.url}/{row.name}{row.base_url_suffix or row.root}"
 
     def script(self, *actions: Action | Script) -> None:
         """Say what to do for every request from now on.

@@ -21,21 +21,10 @@ from llm_sse.errors import (
 )
 from llm_sse.events import Event, TextDelta, ToolCall
 from llm_sse.providers import PROVIDERS
-from llm_sse.providers.base import (
-    ToolCallBuilder,
-    bearer_token,
-    decode_body,
-    end_of_body,
-    error_text,
-    lenient_convert,
-    lenient_decode,
-    merge,
-    normalised,
-    plain_decode,
-    request_id,
-    retry_after_s,
-    then_raise,
-)
+from llm_sse.providers.base import bearer_token, end_of_body, merge, normalised, then_raise
+from llm_sse.providers.calls import ToolCallBuilder
+from llm_sse.providers.lenient import lenient_convert, lenient_decode, plain_decode
+from llm_sse.providers.refusals import decode_body, error_text, request_id, retry_after_s
 from tests.providers.bodies import ask
 
 ROW = PROVIDERS["openai"]

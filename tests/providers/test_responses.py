@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_sse import RetryPolicy, stream_sync
@@ -898,6 +899,31 @@ class TestRequest:
     def test_the_choice_of_a_tool(self, choice: Any, sent: Any) -> None:
         """A tool's name becomes Responses' object for it."""
         assert body_of(NAME, tool_choice=choice)["tool_choice"] == sent
+
+    def test_encrypted_reasoning_goes_back_before_what_followed_from_it(self) -> None:
+        """A turn's own sealed reasoning stands in front of its text and calls, without a name."""
+        sealed = done({"id": "rs_1", "type": "reasoning", "summary": [], "encrypted_content": "x"})
+        answer = Decoded(NAME, CREATED, sealed, text("Hi"), said("completed", response={}))
+        turn = msgspec.structs.replace(answer.completion, provider=NAME).message()
+        sent = body_of(NAME, messages=[{"role": "user", "content": "q"}, turn])["input"][1:]
+        assert sent == [
+            {"type": "reasoning", "summary": [], "encrypted_content": "x"},
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "output_text", "text": "Hi"}],
+            },
+        ]
+
+    def test_the_reasoning_of_others_stays_away(self) -> None:
+        """What another provider sealed, or what can be read, is nothing for this one."""
+        details = [
+            {"type": "reasoning.encrypted", "data": "x", "format": "anthropic"},
+            {"type": "reasoning.text", "text": "Hm"},
+        ]
+        turn = {"role": "assistant", "content": "Hi", "reasoning_details": details}
+        (_, answer) = body_of(NAME, messages=[{"role": "user", "content": "q"}, turn])["input"]
+        assert answer["type"] == "message"
 
 
 class TestErrors:

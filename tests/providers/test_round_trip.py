@@ -30,8 +30,9 @@ from llm_sse.events import (
     Usage,
 )
 from llm_sse.providers import PROVIDERS
-from llm_sse.providers.base import ToolCallBuilder
+from llm_sse.providers.calls import ToolCallBuilder
 from llm_sse.sse import SSEDecoder
+from tests.helpers import FORMATS
 
 AWKWARD = [
     "\n",
@@ -396,7 +397,7 @@ def ollama_usage(draw: st.DrawFn) -> list[Usage]:
 
 
 #: Ollama has no words for signatures and sources, and counts nothing in detail.
-DETAILED = [name for name in PROVIDERS if name != "ollama"]
+DETAILED = [name for name in FORMATS if name != "ollama"]
 
 
 def there_and_back(provider: str, events: list[Event], cuts: list[int]) -> list[Event]:
@@ -481,7 +482,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize(
         ("provider", "usage"),
         [
-            *itertools.product(PROVIDERS, [Usage(7, 5), Usage(0, 0)]),
+            *itertools.product(FORMATS, [Usage(7, 5), Usage(0, 0)]),
             *itertools.product(
                 DETAILED,
                 [Usage(7, 5, 3), Usage(7, 5, None, 2), Usage(7, 5, 3, 2), Usage(7, 5, 0, 0)],

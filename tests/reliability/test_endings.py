@@ -17,9 +17,9 @@ from llm_sse.errors import (
     StreamError,
 )
 from llm_sse.events import Finish
-from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, cut, fail, finish, framing, page, pause, raw, say, stall
 from llm_sse.testing.script import Action
+from tests.helpers import FORMATS
 from tests.reliability.asking import ask, read
 from tests.sync.bodies import ask_openai
 from tests.wire import Connection, WireServer, head
@@ -62,7 +62,7 @@ HTML = "<!DOCTYPE html>\n<title>Log in to the Wi-Fi</title>\n"
 JSON_ERROR = '{"error": {"message": "no such deployment", "code": "nowhere"}}'
 
 
-@pytest.fixture(params=list(PROVIDERS))
+@pytest.fixture(params=FORMATS)
 def provider(request: pytest.FixtureRequest) -> str:
     """The name of each provider in turn."""
     name: str = request.param
@@ -137,7 +137,7 @@ class TestTrailing:
         assert ask(server, provider).text() == SAID
 
     @pytest.mark.parametrize(
-        ("provider", "limit_s"), [(name, 2.0 if name == "gemini" else 0.25) for name in PROVIDERS]
+        ("provider", "limit_s"), [(name, 2.0 if name == "gemini" else 0.25) for name in FORMATS]
     )
     def test_a_body_that_is_not_ended_costs_little_time(
         self, server: FakeServer, provider: str, limit_s: float

@@ -10,8 +10,8 @@ import pytest
 
 from llm_sse import Timeouts
 from llm_sse.events import TextDelta
-from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, Framing, finish, say, stall
+from tests.helpers import FORMATS
 from tests.reliability.conftest import ask, machine_late_s
 
 FRAMINGS = get_args(Framing)
@@ -36,7 +36,7 @@ def paced(framing: Framing, context: ssl.SSLContext | None) -> tuple[list[float]
         return arrived, server.requests[0].sent_at
 
 
-@pytest.fixture(params=list(PROVIDERS))
+@pytest.fixture(params=FORMATS)
 def provider(request: pytest.FixtureRequest) -> str:
     """The name of each provider in turn."""
     name: str = request.param

@@ -30,7 +30,7 @@ from llm_sse.errors import APIError, ConnectionLost, ProtocolError, StreamError
 from llm_sse.events import Event, Finish, StreamStart, TextDelta, Usage
 from llm_sse.providers import PROVIDERS
 from llm_sse.sse import SSEDecoder
-from tests.helpers import until
+from tests.helpers import FORMATS, until
 from tests.providers.test_round_trip import (
     anthropic_answers,
     gemini_answers,
@@ -233,7 +233,7 @@ BODIES = {
 
 def _recorded() -> dict[str, list[bytes]]:
     """Return the bodies that real servers have sent, by format."""
-    found: dict[str, list[bytes]] = {name: [] for name in PROVIDERS}
+    found: dict[str, list[bytes]] = {name: [] for name in FORMATS}
     for path in sorted(Path(_FOLDER).glob("*/*.json")) if _FOLDER else []:
         expected: dict[str, Any] = msgspec.json.decode(path.read_bytes())
         if expected["api"] in _FORMATS:
@@ -254,7 +254,7 @@ def _spoilt(body: bytes, changes: list[Mutation]) -> bytes:
 
 #: To make a failing example small takes longer than a test may.
 pytestmark = pytest.mark.timeout(600)
-formats = pytest.mark.parametrize("provider", list(PROVIDERS))
+formats = pytest.mark.parametrize("provider", FORMATS)
 
 
 class TestSpoiltStreams:

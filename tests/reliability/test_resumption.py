@@ -19,6 +19,7 @@ from llm_sse.providers.openai import OpenAI
 from llm_sse.sse import ServerSentEvent, encode_sse
 from llm_sse.testing import FakeServer, RecordedRequest, call_tool, cut, fail, say, status, think
 from llm_sse.testing.script import Action
+from tests.helpers import FORMATS
 from tests.reliability.asking import ask, read
 from tests.sync.bodies import ask_openai
 from tests.wire import Connection, WireServer, stream
@@ -62,7 +63,7 @@ def _words(start: int, end: int) -> str:
     return " " * (start > 0) + " ".join(WORDS[start:end])
 
 
-@pytest.fixture(params=list(PROVIDERS))
+@pytest.fixture(params=FORMATS)
 def provider(request: pytest.FixtureRequest) -> str:
     """The name of each provider in turn."""
     name: str = request.param

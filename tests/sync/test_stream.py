@@ -37,7 +37,7 @@ from llm_sse.errors import (
 from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
 from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, call_tool, cut, fail, finish, pause, raw, say, status, think
-from tests.helpers import until
+from tests.helpers import FORMATS, until
 from tests.sync.bodies import producers
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head, stream
@@ -372,7 +372,7 @@ class TestBackPressure:
 
 
 class TestErrors:
-    @pytest.mark.parametrize("provider", [row.name for row in PROVIDERS.values() if row.needs_key])
+    @pytest.mark.parametrize("provider", [name for name in FORMATS if PROVIDERS[name].needs_key])
     def test_a_missing_key_names_the_variable(self, provider: str) -> None:
         """Without a key nothing is sent; the message says which variable to set."""
         with pytest.raises(ConfigurationError, match=r"_API_KEY.*api_key=") as caught:
@@ -474,7 +474,7 @@ class TestErrors:
             ({"temperature": -1}, "temperature"),
             ({"max_tokens": 0}, "max_tokens"),
             ({"api_key": 7}, "api_key must be a str"),
-            ({"api_key": ""}, "api_key is empty"),
+            ({"api_key": "", "base_url": None}, "api_key is empty"),
             ({"base_url": ""}, "https://host"),
             ({"api_key": "a\r\nX: y"}, "the key in api_key .* line break"),
             ({"base_url": "ftp://example.org"}, "https://host"),

@@ -239,6 +239,15 @@ class TestProviders:
             }
         ]
 
+    def test_a_gateway_gets_the_reasoning_back(self, server: FakeServer, run: Run) -> None:
+        """DeepSeek refuses a call that comes back without the reasoning that led to it."""
+        server.enqueue(think("It is far."), call_tool("weather", {"city": "Oslo"}, id="a"))
+        server.enqueue(say("Rain."))
+        assert run(provider="deepseek").text() == "Rain."
+        (_, turn, result) = server.requests[1].json["messages"]
+        assert turn["reasoning_content"] == "It is far."
+        assert result["tool_call_id"] == "a"
+
     def test_anthropic(self, server: FakeServer, run: Run) -> None:
         """Messages: `tool_use` blocks, then all results in one user turn."""
         sent, wrong = self.second(server, run, "anthropic")

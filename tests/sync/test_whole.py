@@ -20,8 +20,7 @@ from llm_sse.errors import (
     StreamTimeout,
 )
 from llm_sse.events import Finish, Retrying, StreamStart, TextDelta
-from llm_sse.providers import PROVIDERS
-from llm_sse.providers.base import WholeAnswer
+from llm_sse.providers.whole import WholeAnswer
 from llm_sse.testing import (
     Action,
     FakeServer,
@@ -41,7 +40,7 @@ from llm_sse.testing import (
     status,
     think,
 )
-from tests.helpers import until
+from tests.helpers import FORMATS, until
 from tests.sync.bodies import ONCE, producers
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head
@@ -282,8 +281,8 @@ class TestLimits:
 
 def test_every_row_can_be_asked_for_both(server: FakeServer) -> None:
     """One process asks all rows, whole and streamed, on the same server."""
-    for name in PROVIDERS:
+    for name in FORMATS:
         for stream in (True, False):
             where = {"base_url": server.base_url(name), "api_key": "any"}
             assert stream_sync("Hi", provider=name, stream=stream, **where).text()
-    assert len(server.requests) == 2 * len(PROVIDERS)
+    assert len(server.requests) == 2 * len(FORMATS)

@@ -64,6 +64,22 @@ class TestOpenAIPackage:
         assert chunks[-1].usage.completion_tokens == 3
         assert chunks[0].model == "gpt-fake"
 
+    @pytest.mark.parametrize("gateway", ["azure", "groq", "mistral", "vllm"])
+    def test_streams_from_a_gateway(self, server: FakeServer, gateway: str) -> None:
+        """With a gateway's address the openai package is served as that gateway's client."""
+        server.script(say("Hello there."))
+        url = server.base_url(gateway)
+        with openai.OpenAI(base_url=url, api_key="any", max_retries=0) as client:
+            chunks = list(
+                client.chat.completions.create(
+                    model="m", messages=[{"role": "user", "content": "Hi"}], stream=True
+                )
+            )
+        texts = [choice.delta.content or "" for chunk in chunks for choice in chunk.choices]
+        assert "".join(texts) == "Hello there."
+        assert (chunks[-1].usage is not None) is (gateway == "mistral")
+        assert server.requests[0].provider == gateway
+
     def test_reads_a_whole_answer(self, server: FakeServer) -> None:
         """Without stream=True the openai package reads text, calls, reason and usage."""
         server.script(say("Hello there."), call_tool("weather", {"city": "Oslo"}))

@@ -1,0 +1,119 @@
+"""The table of providers while it is used: built-in rows, rows from outside, entry points.
+
+A distribution offers rows of its own as entry points of the group `llm_sse.providers`: the entry
+point's name is the provider's, its value a row, or a function without arguments that returns one.
+They are looked for only when an unknown name is asked for, because looking takes time.
+
+Thread: every function may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigurationError
+from .base import Provider
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+__all__ = ["PROVIDERS", "find_provider", "provider_names", "register_provider"]
+
+_GROUP = "llm_sse.providers"
+
+#: The rows by name, in the order in which they are listed to people.
+PROVIDERS: dict[str, Provider] = {}
+_lock = threading.Lock()
+
+
+def register_provider(row: Provider, *, replace: bool = False) -> None:
+    """Make a row known under its name, to this process.
+
+    Args:
+        row: The row: one of the classes of `llm_sse.providers`, with its fields.
+        replace: Whether it may take the place of a row of that name.
+
+    Raises:
+        ConfigurationError: It is no row, or the name is taken.
+    """
+    if not isinstance(row, Provider):
+        raise ConfigurationError(f"a row must be a Provider, such as OpenAI(...), {_not(row)}")
+    with _lock:
+        if row.name in PROVIDERS and not replace:
+            raise ConfigurationError(
+                f"there is a provider {row.name!r} already; take another name, or replace=True"
+            )
+        PROVIDERS[row.name] = row
+
+
+def find_provider(name: object) -> Provider:
+    """Return the row of a provider.
+
+    Raises:
+        ConfigurationError: There is none of that name, or its entry point cannot be loaded.
+    """
+    row = PROVIDERS.get(name) if isinstance(name, str) else None
+    if row is not None:
+        return row
+    offers = [offer for offer in _offers() if offer.name == name]
+    if not offers:
+        raise ConfigurationError(
+            f"unknown provider {name!r}; there are: {', '.join(provider_names())}"
+        )
+    if len(offers) > 1:
+        raise ConfigurationError(
+            f"the provider {name!r} is offered by {' and by '.join(map(_origin, offers))}; "
+            "uninstall all but one"
+        )
+    loaded = _loaded(offers[0])
+    with _lock:  # not while loading: what is loaded may register rows itself
+        return PROVIDERS.setdefault(loaded.name, loaded)
+
+
+def provider_names() -> list[str]:
+    """Return the names of all rows, those of entry points that were not loaded yet included."""
+    return list(dict.fromkeys([*PROVIDERS, *(offer.name for offer in _offers())]))
+
+
+def _offers() -> list[EntryPoint]:
+    from importlib.metadata import entry_points  # noqa: PLC0415 - it takes long to import
+
+    return sorted(entry_points(group=_GROUP), key=lambda offer: offer.name)
+
+
+def _loaded(offer: EntryPoint) -> Provider:
+    """Load an entry point's row.
+
+    Raises:
+        ConfigurationError: It cannot be loaded, is no row, or is one of another name.
+    """
+    whose = f"the provider {offer.name!r} of {_origin(offer)}"
+    try:
+        row: Any = offer.load()
+        if callable(row) and not isinstance(row, Provider):
+            row = row()
+    except Exception as error:  # the other distribution's own
+        raise ConfigurationError(
+            f"{whose} cannot be loaded: {type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(row, Provider):
+        raise ConfigurationError(
+            f"{whose} must be a Provider or a function that returns one, {_not(row)}"
+        )
+    if row.name != offer.name:
+        raise ConfigurationError(
+            f"{whose} calls itself {row.name!r}; the two names must be the same"
+        )
+    return row
+
+
+def _origin(offer: EntryPoint) -> str:
+    dist = offer.dist
+    return f"{dist.name} {dist.version} ({offer.value})" if dist else offer.value
+
+
+def _not(value: object) -> str:
+    if isinstance(value, type):
+        return f"not the class {value.__name__} itself"
+    return f"not {type(value).__name__}"
