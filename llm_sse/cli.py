@@ -35,7 +35,7 @@ from .errors import (
 from .events import Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
 from .providers import PROVIDERS, Provider
-from .sync.source import MIN_KEY_CHARS
+from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import DEFAULT_TEXT, FakeServer
 

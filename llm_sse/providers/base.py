@@ -178,6 +178,12 @@ class Provider(ABC):
     #: What stands in a stream as a sign of life without content.
     ping: ClassVar[bytes] = encode_comment("ping")
 
+    @property
+    def format(self) -> str:
+        """The name of the wire format: that of the class which says where its endpoint listens."""
+        speaker = next(cls for cls in type(self).__mro__ if "paths" in cls.__dict__)
+        return speaker.__name__.lower()
+
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write a request, to `base_url` (without trailing slashes), with that key.

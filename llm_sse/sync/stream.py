@@ -25,6 +25,7 @@ from ..providers import find_provider
 from ..retry import RetryPolicy
 from .channel import Channel, ChannelClosed
 from .reader import Reader, Timeouts
+from .recorder import Recording
 from .source import Answered, EventSource, without_frames
 
 __all__ = [
@@ -204,6 +205,7 @@ def stream_sync(
     buffer_size: int = 50,
     timeouts: Timeouts | None = None,
     retry: RetryPolicy | None = None,
+    record: str | os.PathLike[str] | Recording | None = None,
 ) -> TokenStream:
     """Ask a model and return its answer as a stream of text.
 
@@ -233,6 +235,9 @@ def stream_sync(
         buffer_size: How many events may wait for you; then the provider has to.
         timeouts: The limits of the waiting.
         retry: What to do about failures.
+        record: A new file, to which everything is written as it comes: the requests without their
+            keys, and the responses byte by byte. `FakeServer(replay=...)` plays it. A file that
+            cannot be written to the end (a full disk) ends no stream: the logger `llm_sse` warns.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
@@ -274,6 +279,8 @@ def stream_sync(
             session=_session(session),
             channel=channel,
         )
+        if record is not None:  # last, so that no other mistake leaves a file behind
+            source.record_to(record if isinstance(record, Recording) else Recording(record))
     except ConfigurationError as error:
         error.provider = row.name
         error.__cause__ = error.__context__ = None  # it may hold what could not be sent

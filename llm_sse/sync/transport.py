@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import urllib3
@@ -45,8 +45,9 @@ from ..errors import (
     StreamTimeout,
     TransportError,
 )
+from ..recording import How
 
-__all__ = ["ByteStream", "send", "shared_session"]
+__all__ = ["ByteStream", "Tap", "send", "shared_session"]
 
 _READ_BYTES = 65536
 _POOL_SIZE = 1024
@@ -56,6 +57,19 @@ _POOL_SIZE = 1024
 _STALE_S = 1.0
 
 Interrupt = Callable[[], object]
+
+
+class Tap(Protocol):
+    """Whoever is shown a response while it comes."""
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """See the response's head."""
+
+    def chunk(self, data: bytes) -> None:
+        """See bytes of the body, at least one."""
+
+    def body_ended(self, how: How) -> None:
+        """See how the body ended."""
 
 
 class ByteStream:
@@ -77,10 +91,15 @@ class ByteStream:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = _headers(response)
         self._response = response
-        self._raw: urllib3.HTTPResponse = response.raw
+        self._raw: urllib3.HTTPResponse | _Tapped = response.raw
         self._before_read = before_read
         self._call = call
         self._deadline: float | None = None
+
+    def show(self, tap: Tap) -> None:
+        """Show the response to somebody, from here on."""
+        tap.answered(self.status, self.headers)
+        self._raw = _Tapped(self._raw, tap)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield bytes as they arrive, until the body ends.
@@ -154,6 +173,33 @@ class ByteStream:
             ) from error
 
 
+class _Tapped:
+    """A body whose bytes are shown to somebody else, too."""
+
+    def __init__(self, raw: Any, tap: Tap) -> None:
+        self._raw = raw
+        self._tap = tap
+
+    def read1(self, amt: int, decode_content: bool) -> bytes:
+        """Read what has arrived, as `urllib3.HTTPResponse` does."""
+        try:
+            chunk: bytes = self._raw.read1(amt, decode_content=decode_content)
+        except urllib3.exceptions.DecodeError:
+            self._tap.body_ended("broken_compression")
+            raise
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+            self._tap.body_ended("no_end")
+            raise
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            self._tap.body_ended("connection_lost")
+            raise
+        if chunk:
+            self._tap.chunk(chunk)
+        else:
+            self._tap.body_ended("end_of_body")
+        return chunk
+
+
 def send(
     request: HTTPRequest,
     *,
@@ -162,6 +208,7 @@ def send(
     read_s: float | None = None,
     interrupt_with: Callable[[Interrupt | None], None],
     before_read: Callable[[], object],
+    tap: Tap | None = None,
 ) -> ByteStream:
     """Send a request and wait for the headers of its response.
 
@@ -177,6 +224,7 @@ def send(
             interrupted before its response is there.
         interrupt_with: Takes a function that ends what this thread waits for.
         before_read: Called before every read that may wait.
+        tap: Who else is shown the response.
 
     Raises:
         ConnectError: No connection could be made.
@@ -199,6 +247,8 @@ def send(
         _current.call = None
         call.forget_duplicate()
     stream = ByteStream(response, before_read, call)
+    if tap is not None:
+        stream.show(tap)
     if call.sock is None:  # a session of the caller's own
         interrupt_with(_shutdown_of(response))
     if 300 <= stream.status < 400:
