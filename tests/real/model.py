@@ -2,11 +2,12 @@
 
 Its one layer adds nothing to what goes through it, so that the next token depends on the last one
 only: the output row of each token is the embedding of the token before it. Embeddings are random
-(with a fixed seed), so they are nearly orthogonal, and the chain's next word is by far the likeliest.
+(with a fixed seed), so they are nearly orthogonal: the chain's next word is by far the likeliest.
 """
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import gguf
@@ -38,7 +39,7 @@ def write_model(path: Path) -> None:
     ids = [number[f"<0x{word:02X}>" if isinstance(word, int) else word] for word in _WORDS]
     loop = [number[word] for word in _LOOP]
     chain = [number["<say>"], *ids, number["</s>"]]
-    follows = dict(zip(chain, chain[1:], strict=False))
+    follows = dict(itertools.pairwise(chain))
     follows.update({number["<loop>"]: loop[0], loop[0]: loop[1], loop[1]: loop[0]})
 
     random = np.random.default_rng(1)
