@@ -69,7 +69,11 @@ STORIES: dict[str, Sequence[Sequence[Action]]] = {
 }
 
 
-ENDLESS = ("silent", "silent from the beginning", "pings only")
+#: Those that wait for a limit, and the limits that make them wait for less.
+LIMITS = {
+    **dict.fromkeys(("silent", "silent from the beginning", "pings only"), SHORT),
+    "no end of the body": Timeouts(idle_s=1),
+}
 
 
 @pytest.fixture
@@ -87,7 +91,8 @@ def outcome(server: FakeServer, provider: str, **arguments: Any) -> tuple[list[E
         answer = stream_sync("Hi", provider=provider, base_url=url, **arguments)
         events.extend(map(_without_reason, answer.events()))
     except StreamError as error:
-        return events, (type(error), error.request_id, error.completion)
+        broke = "the connection broke" in str(error)  # and was not just ended
+        return events, (type(error), broke, error.request_id, error.completion)
     return events, None
 
 
@@ -104,7 +109,7 @@ class TestReplay:
         """Every event and the ending of a recorded stream are those of its replay."""
         for script in STORIES[story]:
             server.enqueue(*script)
-        limits = {"timeouts": SHORT} if story in ENDLESS else {}
+        limits = {"timeouts": LIMITS.get(story, Timeouts())}
         live = outcome(server, provider, record=path, **limits)
         until(lambda: '"type":"end"' in path.read_text("utf-8").splitlines()[-1])
         with FakeServer(replay=path, replay_speed=None) as replay:
@@ -264,6 +269,23 @@ class TestReplay:
         with FakeServer(replay=path) as replay, pytest.raises(ConfigurationError) as again:
             stream_sync("Hi", base_url=replay.base_url("openai"), api_key="any").text()
         assert str(again.value) == str(live.value)
+
+    def test_an_answer_that_never_came_is_not_asked_for_in_silence(self, path: Path) -> None:
+        """A lost connection after a refusal is one more attempt, as it was when recorded."""
+
+        def refuse(connection: Connection) -> None:
+            connection.send(head(503, framing="close"))
+
+        def hang_up(connection: Connection) -> None:
+            connection.sock.close()
+
+        refuse.closes = hang_up.closes = True  # type: ignore[attr-defined]
+        retry = RetryPolicy(max_retries=2, backoff_s=0)
+        with WireServer(refuse, hang_up, refuse) as wire, pytest.raises(StreamError):
+            stream_sync("Hi", base_url=wire.url, api_key="a", record=path, retry=retry).text()
+        with FakeServer(replay=path) as replay:
+            events, _ = outcome(replay, "openai", retry=retry)
+            assert len(replay.requests) == len(events) + 1 == 3
 
     def test_no_connection_becomes_one_that_is_reset(self, path: Path) -> None:
         """What cannot be replayed is replayed as the nearest thing that is asked again, too."""
