@@ -111,6 +111,10 @@ class Recording:
                 "choose another name"
             ) from None
         except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+            if self._file is not None:  # made, but not even its first line fits
+                with suppress(OSError):
+                    self._file.close()
+                    os.unlink(self.path)
             reason = getattr(error, "strerror", None) or error
             raise ConfigurationError(f"record: {self.path!r} cannot be made: {reason}") from None
         self._began = time.monotonic()

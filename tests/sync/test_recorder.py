@@ -376,6 +376,24 @@ print(answer.text())
         ):
             FakeServer(replay=path)
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="needs a limit for the size of files")
+    def test_a_disk_that_is_full_from_the_beginning_is_a_mistake(self, path: Path) -> None:
+        """Where not even the first line fits the call itself says so, and leaves nothing behind."""
+        program = f"""
+import resource
+from llm_sse import stream_sync
+from llm_sse.errors import ConfigurationError
+resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+try:
+    stream_sync("Hi", base_url="http://127.0.0.1:1", api_key="any", record={str(path)!r})
+except ConfigurationError as error:
+    print(error)
+"""
+        command = [sys.executable, "-X", "dev", "-W", "error", "-c", program]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
+        assert "cannot be made: File too large" in done.stdout
+        assert (done.stderr, path.exists()) == ("", False)
+
     def test_a_file_that_vanishes_between_two_rounds_is_missed(
         self, server: FakeServer, path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:

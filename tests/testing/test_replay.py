@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import requests
 
 from llm_sse import RetryPolicy, Timeouts, complete_sync, run_tools, stream_sync
 from llm_sse.errors import (
@@ -369,6 +370,15 @@ class TestRefusals:
             pytest.raises(InvalidRequestError, match="Unknown request URL: POST /chat"),
         ):
             stream_sync("Hi", base_url=replay.url, api_key="any").text()
+
+    def test_what_was_not_taken_up_is_not_there(self, server: FakeServer, path: Path) -> None:
+        """A request for the rest of an answer is no way to get another one's beginning."""
+        outcome(server, "openai-responses", record=path)
+        with FakeServer(replay=path) as replay:
+            answer = requests.get(f"{replay.url}/v1/responses/resp_1", timeout=10)
+            said = "GET /v1/responses/resp_1 is not what was recorded next"
+            assert (answer.status_code, answer.json()["error"]["message"]) == (404, said)
+            assert outcome(replay, "openai-responses")[1] is None
 
     def test_a_script_is_stronger(self, server: FakeServer, path: Path) -> None:
         """What is enqueued comes before the replay, and a script replaces it."""
