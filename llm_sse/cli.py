@@ -35,14 +35,15 @@ from .errors import (
 from .events import Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
 from .providers import FORMATS, PROVIDERS, Provider, find_provider, provider_names
-from .sync.source import MIN_KEY_CHARS
+from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
-from .testing.server import DEFAULT_TEXT, FakeServer
+from .testing.server import FakeServer
 
 _NEEDS_EXTRA = 'llm-sse: the command needs the extra "cli": pip install "llm-sse[cli]"'
 
 try:
     import click
+    from click.core import ParameterSource
 except ModuleNotFoundError:
     print(_NEEDS_EXTRA, file=sys.stderr)
     raise SystemExit(2) from None
@@ -143,6 +144,11 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 @click.option("--temperature", type=_FROM_0, help="Sampling temperature.")
 @click.option("--base-url", help="Another server that speaks the provider's format.")
 @click.option("--json", "as_json", is_flag=True, help="Print every event, as one line of JSON.")
+@click.option(
+    "--record",
+    type=click.Path(),
+    help="Write requests and responses to a new file, without the key.",
+)
 @click.option("--stats", is_flag=True, help="Print the pace and the usage on standard error.")
 @click.version_option(__version__, prog_name="llm-sse")
 @click.pass_context
@@ -196,16 +202,47 @@ def providers(as_json: bool) -> None:
 
 @cli.command()
 @click.option("--port", type=click.IntRange(0, 65535), default=8765, help="0 takes a free one.")
-@click.option("--text", default=DEFAULT_TEXT, show_default=False, help="What it answers.")
+@click.option("--text", help="What it answers.")
 @click.option("--ttft-s", type=_FROM_0, default=0.2, help="Seconds to the first token.")
 @click.option("--tokens-per-s", type=_ABOVE_0, default=40.0, help="The pace after it.")
-def fake(port: int, text: str, ttft_s: float, tokens_per_s: float) -> None:
+@click.option(
+    "--replay",
+    type=click.Path(),
+    multiple=True,
+    help="A recording that it plays instead; several follow one another.",
+)
+@click.option(
+    "--replay-speed", type=_ABOVE_0, default=1.0, help="How many times faster than recorded."
+)
+def fake(
+    *,
+    port: int,
+    text: str | None,
+    ttft_s: float,
+    tokens_per_s: float,
+    replay: tuple[str, ...],
+    replay_speed: float,
+) -> None:
     """Serve a fake provider to any client, until Ctrl-C."""
+    said = click.get_current_context().get_parameter_source
+    for name in ("text", "ttft_s", "tokens_per_s") if replay else ("replay_speed",):
+        if said(name) is ParameterSource.COMMANDLINE:
+            option = f"--{name.replace('_', '-')}"
+            raise click.UsageError(
+                f"{option} and --replay do not go together"
+                if replay
+                else f"{option} needs --replay"
+            )
+    given: dict[str, Any] = {"ttft_s": ttft_s, "tokens_per_s": tokens_per_s}
+    if replay:
+        given = {"replay": replay, "replay_speed": replay_speed}
+    elif text is not None:
+        given["text"] = text
     # A supervisor's stop is as good as a person's.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with (
         suppress(KeyboardInterrupt),
-        FakeServer(text, port=port, ttft_s=ttft_s, tokens_per_s=tokens_per_s) as server,
+        FakeServer(port=port, **given) as server,
     ):
         names = [row.name for row in _rows()]
         width = max(map(len, names))

@@ -757,6 +757,53 @@ def test_a_port_that_is_taken_is_an_error(server: FakeServer) -> None:
     assert result.stderr.startswith("llm-sse: error: cannot listen on 127.0.0.1:")
 
 
+# --- recordings ---
+
+
+def test_a_question_is_recorded_and_replayed(
+    server: FakeServer,
+    ask: Callable[..., Result],
+    start: Callable[..., subprocess.Popen[bytes]],
+    tmp_path: Path,
+) -> None:
+    """`--record` writes the answer without the key, and `fake --replay` serves it again."""
+    path = str(tmp_path / "answer.jsonl")
+    server.script(say("Recorded once."))
+    result = ask("--record", path, "Hi")
+    assert (result.exit_code, result.stdout) == (0, "Recorded once.\n")
+    assert _KEY not in Path(path).read_text("utf-8")
+    process = start("fake", "--port", "0", "--replay", path, "--replay-speed", "100", env=_env())
+    assert process.stdout is not None
+    url = process.stdout.readline().decode().split()[1]
+    assert stream_sync("Hi", base_url=url, api_key="any").text() == "Recorded once."
+
+
+def test_a_recording_that_is_there_is_kept(ask: Callable[..., Result], tmp_path: Path) -> None:
+    """`--record` refuses to overwrite, with exit code 2."""
+    path = tmp_path / "answer.jsonl"
+    path.write_text("mine")
+    result = ask("--record", str(path), "Hi")
+    assert (result.exit_code, result.stdout, path.read_text()) == (2, "", "mine")
+    assert "exists already, and is not overwritten" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (("--replay", __file__), "line 1: this is no recording of llm-sse"),
+        (("--replay", "x", "--text", "y"), "--text and --replay do not go together"),
+        (("--replay", "x", "--ttft-s", "1"), "--ttft-s and --replay do not go together"),
+        (("--replay-speed", "2"), "--replay-speed needs --replay"),
+    ],
+)
+@pytest.mark.usefixtures("_same_signals")
+def test_what_cannot_be_replayed_is_an_error(args: tuple[str, ...], said: str) -> None:
+    """`fake` says what is wrong with a recording or its options, and exits with 2."""
+    result = _run("fake", *args)
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert said in result.stderr
+
+
 # --- the extra ---
 
 

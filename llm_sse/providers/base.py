@@ -216,6 +216,12 @@ class Provider(ABC):
         except ConfigurationError as error:
             raise ConfigurationError(f"the row {self.name!r}: {error}") from None
 
+    @property
+    def wire_format(self) -> str:
+        """The wire format's name in a recording: that of the class which says where it listens."""
+        speaker = next(cls for cls in type(self).__mro__ if "paths" in cls.__dict__)
+        return speaker.__name__.lower()
+
     @abstractmethod
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write a request, to `base_url` (without trailing slashes), with that key.

@@ -75,7 +75,10 @@ def error_text(error: Any) -> tuple[str, str | None]:
             break
     else:
         message = _as_text(error)[:500]
-    code = next((error[name] for name in ("code", "type", "status") if error.get(name)), None)
+    codes = [error[name] for name in ("code", "type", "status") if error.get(name)]
+    # llama.cpp and vLLM have the HTTP status for a code, and the word for the error in the type.
+    words = [code for code in codes if isinstance(code, str) and not code.isdecimal()]
+    code = next(iter([*words, *codes]), None)
     return message, None if code is None else str(code)
 
 

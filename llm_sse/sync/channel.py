@@ -75,6 +75,7 @@ class Channel(Generic[T]):
 
     Attributes:
         closed: Whether the consumer has gone.
+        timed_out: Whether it was a limit of the consumer's that closed it.
         error: What the producer ended with, if it was an error.
         start: What the producer learned when its request was answered, or `None` before.
 
@@ -89,6 +90,7 @@ class Channel(Generic[T]):
                 "a buffer without a bound would be no back-pressure"
             )
         self.closed = False
+        self.timed_out = False
         self.error: BaseException | None = None
         self.start: Any = None
         self._process = os.getpid()

@@ -25,7 +25,9 @@ from ..metrics import StreamMetrics
 from .channel import Channel
 from .producer import start_producer
 from .reader import Answered, Reader, Timeouts
-from .source import SECRET_HEADER, EventSource, without_frames
+from .recorder import Recording
+from .redaction import SECRET_HEADER
+from .source import EventSource, without_frames
 
 __all__ = ["Candidate", "Fallbacks", "read_fallback"]
 
@@ -102,19 +104,26 @@ class Candidate:
         source: What asks it.
         channel: Where its events go.
         limits: The limits of the waiting.
+        recording: Where all of it is written to, if anywhere.
     """
 
     provider: str
     source: EventSource
     channel: Channel[Event]
     limits: Timeouts
+    recording: Recording | None = None
 
     def open(self, after: Reader | None = None) -> Reader:
         """Send the request, in a thread of its own; return the consumer's end.
 
         Args:
             after: Whose clocks go on, if another provider was asked before.
+
+        Raises:
+            ConfigurationError: The recording cannot be begun.
         """
+        if self.recording is not None:  # now, so that no other mistake leaves a file behind
+            self.source.record_to(self.recording)
         reader = Reader(self.channel, self.provider, self.limits, after)
         reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
         return reader

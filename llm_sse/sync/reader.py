@@ -327,6 +327,7 @@ class Reader:
         self._phase_waited_s += waited_s
 
     def _time_out(self, phase: TimeoutPhase) -> StreamTimeout:
+        self.channel.timed_out = True
         self.channel.close()
         limit_s: float = getattr(self._timeouts, f"{phase}_s")
         what = {

@@ -6,15 +6,11 @@ Everything here runs in the producer thread; it never touches the stream that th
 
 from __future__ import annotations
 
-import base64
 import dataclasses
 import random
-import re
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from contextlib import closing, suppress
+from collections.abc import Callable, Generator, Iterator, Mapping
+from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies
 
 import msgspec
 
@@ -30,12 +26,14 @@ from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
 from .reader import Answered, Timeouts
+from .recorder import NotRecorded, Recorder, Recording
+from .redaction import Redaction, secrets_of
 from .transport import send
 
 if TYPE_CHECKING:
     import requests
 
-__all__ = ["MIN_KEY_CHARS", "SECRET_HEADER", "EventSource", "without_frames"]
+__all__ = ["EventSource", "without_frames"]
 
 _MAX_ERROR_BODY_BYTES = 1024 * 1024
 _MAX_MESSAGE_CHARS = 4000
@@ -45,15 +43,6 @@ _GRACE_S = 0.5
 #: How long what follows a complete answer is waited for, in seconds: the usage, `[DONE]`, or just
 #: the body's end. A server that then has no event for so long has nothing to add.
 _REST_S = 2.0
-
-#: Shorter texts are no real keys, and would be found in any message.
-MIN_KEY_CHARS = 8
-
-#: A part of a key that is shown by nobody's message on purpose: longer than a vendor's prefix.
-_MIN_PART_CHARS = 12
-
-#: The names of headers that hold what nobody else may see.
-SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,11 +108,28 @@ class EventSource:
         self._channel = channel
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
-        self._redaction = Redaction(_secrets(key, {**own, **headers}))
+        secrets = secrets_of(key, {**own, **headers})
+        self._redaction = Redaction(secrets)
+        self._secrets = secrets
+        self._recorder: Recorder | NotRecorded = NotRecorded()
         self._request = self._written(chat)
+
+    def record_to(self, recording: Recording) -> None:
+        """Write everything that comes to a file, which is made now.
+
+        Raises:
+            ConfigurationError: It cannot be.
+        """
+        row = self._provider
+        whose = (row.name, row.wire_format)
+        recording.open(*whose)
+        self._recorder = Recorder(recording, whose, self._secrets, self._chat.stream, self._channel)
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
+        return self._recorder.watched(self._attempts())
+
+    def _attempts(self) -> Iterator[Event]:
         said = Accumulator(self._provider.name)
         attempt = _Attempt(self._request, self._provider.decoder())
         retries = resumes = 0
@@ -137,9 +143,11 @@ class EventSource:
                         if self._policy.resume:
                             said.add(event)
                         yield event
+                self._recorder.ended()
                 return
             except StreamError as error:
                 self._describe(error)
+                self._recorder.ended(error)
                 if begun:
                     retries = 0
                     resumes += 1
@@ -203,6 +211,7 @@ class EventSource:
         """Send one request and yield what its answer means."""
         provider = self._provider
         decoder = attempt.decoder
+        self._recorder.begins(attempt.request)
         stream = send(
             attempt.request,
             session=self._session,
@@ -210,6 +219,7 @@ class EventSource:
             read_s=self._read_limit_s(),
             interrupt_with=self._channel.interrupt_with,
             before_read=self._channel.flush,
+            tap=self._recorder.tap,
         )
         id_ = request_id(stream.headers)
         shown = {name: self._redacted(value) for name, value in stream.headers.items()}
@@ -351,66 +361,3 @@ def without_frames(error: StreamError) -> StreamError:
     """
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
-
-
-class Redaction:
-    """Takes secrets out of texts, also where only a part of one is there; in linear time.
-
-    Args:
-        secrets: What must not be shown.
-    """
-
-    def __init__(self, secrets: Iterable[str]) -> None:
-        known = list(secrets)
-        size = _MIN_PART_CHARS
-        self._short = [secret for secret in known if len(secret) <= size]
-        long = [secret for secret in known if len(secret) > size]
-        self._parts = {one[at : at + size] for one in long for at in range(len(one) - size + 1)}
-        letters = "".join(re.escape(letter) for letter in sorted(set("".join(long))))
-        self._suspicious = re.compile(f"[{letters}]{{{size},}}") if long else None
-
-    def __call__(self, text: str) -> str:
-        """Return a text with `***` where a secret was."""
-        if self._suspicious is not None and len(text) >= _MIN_PART_CHARS:
-            text = self._suspicious.sub(self._clean, text)
-        for secret in self._short:
-            text = text.replace(secret, "***")
-        return text
-
-    def _clean(self, suspicious: re.Match[str]) -> str:
-        run, parts, size = suspicious[0], self._parts, _MIN_PART_CHARS
-        kept: list[str] = []
-        start = at = 0
-        while at + size <= len(run):
-            if run[at : at + size] not in parts:
-                at += 1
-                continue
-            kept += run[start:at], "***"
-            while run[at : at + size] in parts:
-                at += 1
-            start = at = at + size - 1
-        return "".join((*kept, run[start:]))
-
-
-def _secrets(key: str, headers: Mapping[str, str]) -> list[str]:
-    """Return what must never be shown: the key, and what the caller's own headers hold of the kind.
-
-    That is also each word of such a header (a scheme is too short to be a secret, a cookie has
-    several), what `Basic` hides, and the login of a proxy in the environment.
-    """
-    values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
-    words = [word for value in values for word in re.split(r"[\s;,=]+", value)]
-    hidden: list[str] = []
-    for value in values:
-        scheme, _, encoded = value.partition(" ")
-        if scheme.lower() == "basic":
-            with suppress(ValueError):
-                login = base64.b64decode(encoded).decode("utf-8", "replace")
-                hidden += [login, login.partition(":")[2]]
-    for proxy in getproxies().values():
-        with suppress(ValueError):  # no address at all
-            login = unquote(urlsplit(proxy).netloc.rpartition("@")[0])
-            encoded = base64.b64encode(login.encode()).decode().rstrip("=")
-            hidden += [login, login.partition(":")[2], encoded]
-    found = [key, *values, *words, *hidden]
-    return [secret for secret in dict.fromkeys(found) if len(secret) >= MIN_KEY_CHARS]

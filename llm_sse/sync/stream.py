@@ -26,6 +26,7 @@ from ..retry import RetryPolicy
 from .channel import Channel
 from .fallback import Candidate, Fallbacks, read_fallback
 from .reader import Reading, Timeouts
+from .recorder import Recording
 from .source import EventSource
 
 __all__ = [
@@ -225,6 +226,7 @@ def stream_sync(
     timeouts: Timeouts | None = None,
     retry: RetryPolicy | None = None,
     fallback: str | Sequence[str | Mapping[str, Any]] | None = None,
+    record: str | os.PathLike[str] | Recording | None = None,
 ) -> TokenStream:
     """Ask a model and return its answer as a stream of text.
 
@@ -261,6 +263,9 @@ def stream_sync(
             `provider` and what of `model`, `api_key`, `base_url`, `headers`, `extra_body` and
             `session` shall be its own. But for the session these are not shared; all else is. A
             `FellBack` event tells of it.
+        record: A new file, to which everything is written as it comes: the requests without their
+            keys, and the responses byte by byte. `FakeServer(replay=...)` plays it. A file that
+            cannot be written to the end (a full disk) ends no stream: the logger `llm_sse` warns.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
@@ -290,6 +295,7 @@ def stream_sync(
         "buffer_size": buffer_size,
         "timeouts": timeouts,
         "retry": retry,
+        "recording": _recording(record),
     }
     others = read_fallback(fallback, first)
     candidates = [_candidate(**first, **common)]
@@ -303,6 +309,10 @@ def stream_sync(
     return TokenStream(Fallbacks(candidates) if others else candidates[0].open())
 
 
+def _recording(record: Any) -> Recording | None:
+    return record if record is None or isinstance(record, Recording) else Recording(record)
+
+
 def _candidate(
     *,
     provider: str,
@@ -311,6 +321,7 @@ def _candidate(
     buffer_size: int,
     timeouts: Timeouts | None,
     retry: RetryPolicy | None,
+    recording: Recording | None,
     model: str | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
@@ -353,7 +364,7 @@ def _candidate(
         error.provider = row.name
         error.__cause__ = error.__context__ = None  # it may hold what could not be sent
         raise
-    return Candidate(row.name, source, channel, limits)
+    return Candidate(row.name, source, channel, limits, recording)
 
 
 def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:

@@ -21,6 +21,7 @@ from ..events import Event, TextDelta, ToolCall, ToolResult, Usage
 from ..metrics import StreamMetrics
 from ..tools import FunctionTool, Tool
 from .reader import Answered
+from .recorder import Recording
 from .stream import TokenStream, stream_sync
 
 __all__ = ["ToolLoop", "run_tools"]
@@ -95,7 +96,8 @@ def run_tools(
         on_tool_error: `raise` lets a function's exception through instead of telling the model.
         arguments: Those of `stream_sync`, the same for every round: limits and retries count anew
             in each. But a `tool_choice` that demands a call (`required`, or a tool's name) holds
-            for the first round only, because otherwise there would be no end.
+            for the first round only, because otherwise there would be no end. `record` gets all
+            rounds into one file.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent. The loop itself ends in
@@ -107,6 +109,8 @@ def run_tools(
         raise ConfigurationError(f"on_tool_error is 'send' or 'raise', not {on_tool_error!r}")
     described, functions = _read_tools(tools)
     conversation = _conversation(prompt, messages)
+    if arguments.get("record") is not None:
+        arguments["record"] = Recording(arguments["record"])
 
     def ask(messages: list[Message], number: int) -> TokenStream:
         """Open the stream of one round."""

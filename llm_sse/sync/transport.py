@@ -27,7 +27,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
 from io import BufferedReader
-from typing import Any
+from typing import Any, Protocol
 
 import requests
 import urllib3
@@ -47,8 +47,9 @@ from ..errors import (
     StreamTimeout,
     TransportError,
 )
+from ..recording import How
 
-__all__ = ["ByteStream", "send", "shared_session"]
+__all__ = ["ByteStream", "Tap", "send", "shared_session"]
 
 _READ_BYTES = 65536
 _POOL_SIZE = 1024
@@ -58,6 +59,19 @@ _POOL_SIZE = 1024
 _STALE_S = 1.0
 
 Interrupt = Callable[[], object]
+
+
+class Tap(Protocol):
+    """Whoever is shown a response while it comes."""
+
+    def answered(self, status: int, headers: Mapping[str, str]) -> None:
+        """See the response's head."""
+
+    def chunk(self, data: bytes) -> None:
+        """See bytes of the body, at least one."""
+
+    def body_ended(self, how: How) -> None:
+        """See how the body ended."""
 
 
 class ByteStream:
@@ -79,12 +93,16 @@ class ByteStream:
         self.status: int = response.status_code
         self.headers: Mapping[str, str] = _headers(response)
         self._response = response
-        self._raw: urllib3.HTTPResponse = response.raw
         self._before_read = before_read
         self._call = call
         self._deadline: float | None = None
         #: Where there are chunks and nothing else to take off them, they are read all at once.
-        self._chunked = _Chunked.of(self._raw)
+        self._body: _Body = _Chunked.of(response.raw) or _Plain(response.raw)
+
+    def show(self, tap: Tap) -> None:
+        """Show the response to somebody, from here on."""
+        tap.answered(self.status, self.headers)
+        self._body = _Tapped(self._body, tap)
 
     def __iter__(self) -> Iterator[bytes]:
         """Yield bytes as they arrive, until the body ends.
@@ -150,9 +168,7 @@ class ByteStream:
     def _read(self) -> bytes | None:
         """Return what has come of the body, waiting for it if need be; `None` at its end."""
         try:
-            if self._chunked is not None:
-                return self._chunked.read()
-            return self._raw.read1(_READ_BYTES, decode_content=True) or None
+            return self._body.read()
         except urllib3.exceptions.DecodeError as error:
             raise ProtocolError(f"the response's compression is broken: {error}") from None
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
@@ -161,6 +177,24 @@ class ByteStream:
             raise ConnectionLost(
                 f"the connection broke while the answer arrived: {_say(error)}"
             ) from error
+
+
+class _Body(Protocol):
+    """What the bytes of a body are read from."""
+
+    def read(self) -> bytes | None:
+        """Return what has come, perhaps nothing, waiting for it if need be; `None` at the end."""
+
+
+class _Plain:
+    """A body as urllib3 reads it."""
+
+    def __init__(self, raw: urllib3.HTTPResponse) -> None:
+        self._raw = raw
+
+    def read(self) -> bytes | None:
+        """Return what has arrived, decompressed."""
+        return self._raw.read1(_READ_BYTES, decode_content=True) or None
 
 
 class _Chunked:
@@ -219,6 +253,33 @@ class _Chunked:
         self._raw.release_conn()
 
 
+class _Tapped:
+    """A body whose bytes are shown to somebody else, too."""
+
+    def __init__(self, body: _Body, tap: Tap) -> None:
+        self._body = body
+        self._tap = tap
+
+    def read(self) -> bytes | None:
+        """Return what the body does."""
+        try:
+            chunk = self._body.read()
+        except urllib3.exceptions.DecodeError:
+            self._tap.body_ended("broken_compression")
+            raise
+        except (urllib3.exceptions.ReadTimeoutError, TimeoutError):
+            self._tap.body_ended("no_end")
+            raise
+        except (urllib3.exceptions.HTTPError, OSError, ValueError):
+            self._tap.body_ended("connection_lost")
+            raise
+        if chunk:
+            self._tap.chunk(chunk)
+        elif chunk is None:
+            self._tap.body_ended("end_of_body")
+        return chunk
+
+
 def send(
     request: HTTPRequest,
     *,
@@ -227,6 +288,7 @@ def send(
     read_s: float | None = None,
     interrupt_with: Callable[[Interrupt | None], None],
     before_read: Callable[[], object],
+    tap: Tap | None = None,
 ) -> ByteStream:
     """Send a request and wait for the headers of its response.
 
@@ -242,6 +304,7 @@ def send(
             interrupted before its response is there.
         interrupt_with: Takes a function that ends what this thread waits for.
         before_read: Called before every read that may wait.
+        tap: Who else is shown the response.
 
     Raises:
         ConnectError: No connection could be made.
@@ -264,6 +327,8 @@ def send(
         _current.call = None
         call.forget_duplicate()
     stream = ByteStream(response, before_read, call)
+    if tap is not None:
+        stream.show(tap)
     if call.sock is None:  # a session of the caller's own
         interrupt_with(_shutdown_of(response))
     if 300 <= stream.status < 400:

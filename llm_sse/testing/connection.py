@@ -30,6 +30,7 @@ from ..providers import FORMATS, PROVIDERS, Provider
 from ..providers.base import Accepted
 from .actions import Action, Hang, HangUp, Page, Status
 from .record import RecordedRequest
+from .replay import Playback
 from .reply import Farewell, Reply
 from .whole import WholeReply
 
@@ -176,12 +177,16 @@ class Handler(BaseHTTPRequestHandler):
     def send_head(
         self, headers: Mapping[str, str], drip_s: float | None = None, *, status: int = 200
     ) -> None:
-        """Send a status and headers; byte by byte, if `drip_s` is a number."""
+        """Send a status and headers; byte by byte, if `drip_s` is a number.
+
+        What the headers do not say of the server and the date is added.
+        """
+        given = {name.lower() for name in headers}
+        added = {"Server": self.version_string(), "Date": self.date_time_string()}
         phrase = http.HTTPStatus(status).phrase if status in self.responses else ""
         lines = [
             f"HTTP/1.1 {status} {phrase}",
-            f"Server: {self.version_string()}",
-            f"Date: {self.date_time_string()}",
+            *(f"{name}: {value}" for name, value in added.items() if name.lower() not in given),
             *(f"{name}: {value}" for name, value in headers.items()),
         ]
         head = "\r\n".join([*lines, "", ""]).encode("latin-1", "replace")
@@ -220,12 +225,20 @@ class Handler(BaseHTTPRequestHandler):
         number = fake._record(recorded)
         try:
             try:
-                accepted = self._accept(recorded, provider, path)
+                if fake._replay is not None and provider is None and recorded.method != "POST":
+                    playback: Playback | None = fake._taken_up(self, recorded)
+                else:
+                    accepted = self._accept(recorded, provider, path)
+                    assert provider is not None
+                    playback = fake._played(self, recorded, provider, accepted)
             except APIError as error:
                 self._refuse(recorded, provider, error)
             else:
-                assert provider is not None
-                self._answer(recorded, provider, accepted, number)
+                if playback is not None:
+                    playback.play()
+                else:
+                    assert provider is not None
+                    self._answer(recorded, provider, accepted, number)
         except (OSError, Disconnected):
             recorded.end("disconnected")
             self.close_connection = True

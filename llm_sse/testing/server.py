@@ -18,10 +18,12 @@ from types import TracebackType
 from typing import Literal, Union
 
 from ..errors import ConfigurationError
-from ..providers import FORMATS, find_provider
+from ..providers import FORMATS, Provider, find_provider
+from ..providers.base import Accepted
 from .actions import Action, Framing
 from .connection import Handler, close_socket, gone, secured
 from .record import RecordedRequest
+from .replay import Line, Playback, Recordings, Replay
 from .reply import Farewell
 from .script import checked, is_time, one_of, say
 
@@ -72,6 +74,10 @@ class FakeServer:
             connection attempt gets no answer at all, as long as the server lives. That relies on
             how Linux treats a full backlog, which the server keeps full by itself.
         close_after: Closes the connection after each complete answer without having announced it.
+        replay: One file that `stream_sync(record=...)` has written, or several: they are played
+            instead of a text or a script. Each request gets the next recorded attempt of its
+            format, after the last one the first again.
+        replay_speed: How many times faster than recorded; `None` is as fast as it can.
 
     Attributes:
         requests: What was asked, in the order of arrival, and what became of it.
@@ -95,6 +101,8 @@ class FakeServer:
         ssl_context: ssl.SSLContext | None = None,
         on_connect: OnConnect = "serve",
         close_after: bool = False,
+        replay: Recordings | None = None,
+        replay_speed: float | None = 1.0,
     ) -> None:
         one_of(OnConnect, on_connect, "on_connect")
         if ssl_context is not None and (
@@ -107,6 +115,9 @@ class FakeServer:
         self.close_after = close_after
         self._pace = _Pace(ttft_s, tokens_per_s, jitter, seed)
         self._script = _script([say(text)] if script is None else script)
+        if replay is not None and (text is not DEFAULT_TEXT or script is not None):
+            raise ConfigurationError("a replay says what was recorded: pass no text and no script")
+        self._replay = Replay(replay, replay_speed) if replay is not None else None
         self._queue: deque[tuple[Action, ...]] = deque()
         self._ssl_context = ssl_context
         self._on_connect: OnConnect = on_connect
@@ -168,7 +179,7 @@ class FakeServer:
         return f"{self.url}/{row.name}{row.base_url_suffix or row.root}"
 
     def script(self, *actions: Action | Script) -> None:
-        """Say what to do for every request from now on.
+        """Say what to do for every request from now on; a replay ends with it.
 
         Args:
             actions: A script; or one function that is given each `RecordedRequest`, in the
@@ -177,6 +188,7 @@ class FakeServer:
         """
         given = actions[0] if len(actions) == 1 and callable(actions[0]) else actions
         self._script = _script(given)  # type: ignore[arg-type]
+        self._replay = None
 
     def enqueue(self, *actions: Action) -> None:
         """Say what to do for one request only, after those enqueued before."""
@@ -302,6 +314,32 @@ class FakeServer:
         with self._lock:
             self.requests.append(recorded)
             return len(self.requests)
+
+    def _played(
+        self, line: Line, recorded: RecordedRequest, provider: Provider, accepted: Accepted
+    ) -> Playback | None:
+        """Return what is replayed for a request, if anything is.
+
+        Raises:
+            APIError: Nothing of that kind was recorded.
+        """
+        with self._lock:
+            if self._replay is None or self._queue:
+                return None
+            attempt = self._replay.next(provider, accepted)
+            return Playback(line, recorded, attempt, self._replay.speed)
+
+    def _taken_up(self, line: Line, recorded: RecordedRequest) -> Playback | None:
+        """Return what is replayed for a request for an answer that the provider has kept.
+
+        Raises:
+            APIError: It is not what was recorded next.
+        """
+        with self._lock:
+            if self._replay is None:
+                return None
+            attempt = self._replay.taken_up(recorded)
+            return Playback(line, recorded, attempt, self._replay.speed)
 
     def _actions_for(self, recorded: RecordedRequest) -> tuple[Action, ...]:
         with self._lock:

@@ -768,7 +768,7 @@ class TestStreamErrors:
             (
                 {"object": "error", "message": "m", "type": "BadRequestError", "code": 400},
                 InvalidRequestError,
-                (400, "400", "m"),
+                (400, "BadRequestError", "m"),
             ),
             ({"message": "boom", "request_id": "r"}, ServerError, (500, None, "boom")),
             ([{"error": {"code": 503, "message": "m"}}], ServerError, (503, "503", "m")),
@@ -893,7 +893,7 @@ class TestErrorBodies:
                 400,
                 {"object": "error", "message": "m", "type": "BadRequestError", "code": 400},
                 InvalidRequestError,
-                "400",
+                "BadRequestError",
                 "m",
             ),
             (500, 'data: {"error": {"message": "m", "code": "c"}}\n\n', ServerError, "c", "m"),

@@ -7,6 +7,7 @@ import pickle
 import threading
 import weakref
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -236,6 +237,16 @@ class TestFallback:
         three.openai.script(status(500))
         for fallback in ("anthropic", ["anthropic"], ("anthropic",)):
             assert three.ask(fallback=fallback).text() == "from anthropic"
+
+    def test_a_recording_has_all_of_them(self, three: Three, tmp_path: Path) -> None:
+        """One file tells of every provider that was asked, and plays each in its own format."""
+        three.openai.script(status(503))
+        told = list(three.ask(record=tmp_path / "stream").events())
+        with FakeServer(replay=tmp_path / "stream") as replay:
+            fallback = {"provider": "anthropic", "base_url": replay.url, "api_key": "any"}
+            url = replay.base_url("openai")
+            again = stream_sync("Hi", base_url=url, api_key="any", retry=ONCE, fallback=[fallback])
+            assert list(again.events()) == told
 
     def test_a_tool_loop_falls_back_in_each_round(self, three: Three) -> None:
         """The answer to a call can come from another provider than the call."""

@@ -3,7 +3,6 @@ from __future__ import annotations
 import gc
 import socket
 import threading
-import time
 from types import GeneratorType
 
 import pytest
@@ -16,7 +15,6 @@ from llm_sse.errors import (
 )
 from llm_sse.events import Finish, Retrying, TextDelta, Unknown
 from llm_sse.sse import SSEDecoder
-from llm_sse.sync.source import Redaction
 from llm_sse.testing import FakeServer, cut, fail, pause, raw, say, status
 from tests.helpers import until
 from tests.sync.bodies import END, ONE, ask_openai, producers
@@ -272,37 +270,6 @@ class TestRetries:
         assert isinstance(next(events), Retrying)
         answer.close()
         until(lambda: not producers())
-
-
-class TestRedaction:
-    KEY = "sk-proj-" + "".join(chr(65 + number % 26) + str(number) for number in range(300))
-
-    def test_a_secret_is_cut_out_wherever_it_stands(self) -> None:
-        """Whole, its beginning, its end, or its middle: twelve characters are too many."""
-        clean = Redaction([self.KEY])
-        for part in (self.KEY, self.KEY[:12], self.KEY[-30:], self.KEY[100:140]):
-            assert clean(f"the key <{part}> is wrong") == "the key <***> is wrong"
-        assert clean(f"x{self.KEY}x{self.KEY}") == "x***x***"
-
-    def test_what_is_not_secret_stays(self) -> None:
-        """A vendor's prefix, and words of the same letters, are nobody's key."""
-        clean = Redaction([self.KEY, "short-one"])
-        text = "sk-proj- is how it begins; A0B1C2 is chance"
-        assert clean(text) == text
-        assert clean("a short-one, a short") == "a ***, a short"
-
-    def test_nothing_to_hide_changes_nothing(self) -> None:
-        """Without a secret every text stays as it is."""
-        assert Redaction([])("anything at all") == "anything at all"
-
-    def test_it_takes_little_time(self) -> None:
-        """A long key and a body of many texts are no reason to wait."""
-        clean = Redaction([self.KEY])
-        begun = time.thread_time()
-        for _ in range(100_000):
-            clean("a")
-        clean(self.KEY[:11] * 100_000)
-        assert time.thread_time() - begun < 3
 
 
 class TestUnknown:
