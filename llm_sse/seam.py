@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .errors import StreamError
-from .events import Event, ReasoningDelta, StreamStart, TextDelta, Unknown
+from .events import (
+    Event,
+    Logprobs,
+    ReasoningDelta,
+    StreamStart,
+    TextDelta,
+    TokenLogprob,
+    Unknown,
+)
 
 __all__ = ["MIN_OVERLAP_CHARS", "WINDOW_CHARS", "join"]
 
@@ -24,32 +32,48 @@ def join(partial: str, events: Iterable[Event]) -> Iterator[Event]:
     """Yield a continuation's events without the text that repeats the end of `partial`."""
     window = partial[-WINDOW_CHARS:]
     held = ""
+    tokens: list[TokenLogprob] = []
     deciding = len(window) >= MIN_OVERLAP_CHARS
     try:
         for event in events:
             if not deciding or isinstance(event, (StreamStart, ReasoningDelta, Unknown)):
                 yield event
                 continue
+            if isinstance(event, Logprobs):
+                tokens += event.tokens
+                continue
             if isinstance(event, TextDelta):
                 held += event.text
                 if _may_repeat(window, held):
                     continue
             deciding = False
-            yield from _new_text(window, held)
+            yield from _new_text(window, held, tokens)
             if not isinstance(event, TextDelta):
                 yield event
     except StreamError:
         if deciding:
-            yield from _new_text(window, held)
+            yield from _new_text(window, held, tokens)
         raise
     if deciding:
-        yield from _new_text(window, held)
+        yield from _new_text(window, held, tokens)
 
 
-def _new_text(window: str, text: str) -> Iterator[TextDelta]:
-    """Yield what is left of a text without the repetition at its start, if anything is."""
-    if rest := text[_overlap(window, text) :]:
+def _new_text(window: str, text: str, tokens: list[TokenLogprob]) -> Iterator[Event]:
+    """Yield what is left of a text without the repetition at its start, if anything is.
+
+    The tokens that begin in the repetition go with it.
+    """
+    cut = _overlap(window, text)
+    if rest := text[cut:]:
         yield TextDelta(rest)
+    kept: list[TokenLogprob] = []
+    begin = 0
+    for token in tokens:
+        if begin >= cut:
+            kept.append(token)
+        begin += len(token.token)
+    if kept:
+        yield Logprobs(tuple(kept))
 
 
 def _may_repeat(window: str, text: str) -> bool:

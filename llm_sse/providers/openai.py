@@ -8,6 +8,7 @@ Wire shape -> events:
     {"choices":[{"delta":{"refusal":"..."}}]}                   RefusalDelta
     {"choices":[{"delta":{"tool_calls":[{"index":0,...}]}}]}    ToolCallDelta
     {"choices":[{"delta":{"annotations":[...]}}]}               Citation
+    {"choices":[{"logprobs":{"content":[...]}}]}                Logprobs
     {"search_results":[...], "citations":[...]}                 Citation        (told once)
     {"choices":[{"delta":{},"finish_reason":"stop"}]}           (kept for the end)
     {"choices":[],"usage":{...}}                                (kept for the end)
@@ -38,21 +39,26 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
 )
+from ..logprobs import says_something, token_object, tokens_event
 from ..sse import ServerSentEvent, encode_sse
+from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
     Provider,
     ToolCallBuilder,
+    asked_logprobs,
     bearer_token,
     decode_body,
     decode_json,
@@ -130,6 +136,7 @@ class _Choice(Struct):
     index: int | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _Groq(Struct):
@@ -162,11 +169,14 @@ class OpenAI(Provider):
         tools_body: What the default model needs in the request whenever there are tools.
         wants_back: What this server takes in an assistant's turn beside OpenAI's own fields, which
             refuses it: `reasoning_details`, `reasoning_content`, or a call's `extra_content`.
+        json_schema: Whether it takes a JSON Schema; else the schema goes into the instructions,
+            and any JSON object is asked for.
     """
 
     max_tokens_field: str = "max_completion_tokens"
     tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     wants_back: tuple[str, ...] = ()
+    json_schema: bool = True
 
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
@@ -174,8 +184,8 @@ class OpenAI(Provider):
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
         messages: list[Any] = [self._message(message) for message in chat.messages]
-        if chat.system:
-            messages.insert(0, {"role": "system", "content": chat.system})
+        if system := self._system(chat):
+            messages.insert(0, {"role": "system", "content": system})
         body: dict[str, Any] = {
             "model": chat.model,
             "messages": messages,
@@ -197,12 +207,37 @@ class OpenAI(Provider):
                 body.update(self.tools_body)
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        if chat.response_format is not None:
+            body["response_format"] = self._response_format(chat.response_format)
+        if chat.logprobs is not None:
+            body.update(logprobs=True, top_logprobs=chat.logprobs)
         return HTTPRequest(
             url=f"{base_url}/chat/completions",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
             headers={"Content-Type": "application/json"},
             credentials=self.credentials(key),
         )
+
+    def _system(self, chat: ChatRequest) -> str | None:
+        """Return the instructions, with the schema in them where it has no other place."""
+        format_ = chat.response_format
+        if self.json_schema or format_ is None or format_.schema is None:
+            return chat.system
+        schema = msgspec.json.encode(format_.schema).decode()
+        asked = f"Answer with one JSON object that is valid against this JSON Schema:\n{schema}"
+        return f"{chat.system}\n\n{asked}" if chat.system else asked
+
+    def _response_format(self, format_: ResponseFormat) -> dict[str, Any]:
+        """Write `response_format`.
+
+        Source: https://platform.openai.com/docs/api-reference/chat/create (`response_format`)
+        """
+        if format_.schema is None or not self.json_schema:
+            return {"type": "json_object"}
+        asked: dict[str, Any] = {"name": format_.name, "schema": format_.schema}
+        if format_.description is not None:
+            asked["description"] = format_.description
+        return {"type": "json_schema", "json_schema": {**asked, "strict": format_.strict}}
 
     def _message(self, message: Message) -> dict[str, Any]:
         """Write a turn as it is, with what of its reasoning this server wants back."""
@@ -311,6 +346,7 @@ class OpenAI(Provider):
             stream=asked.get("stream") is True,
             usage=isinstance(options, dict) and options.get("include_usage") is True,
             prompt=_last_text(messages),
+            logprobs=asked_logprobs(asked.get("logprobs"), asked.get("top_logprobs")),
         )
 
     def _refusal(self, message: str, code: str | None = None) -> APIError:
@@ -347,7 +383,12 @@ class OpenAI(Provider):
                 "created": 0,
                 "model": completion.model or "",
                 "choices": [
-                    {"index": 0, "message": message, "logprobs": None, "finish_reason": word}
+                    {
+                        "index": 0,
+                        "message": message,
+                        "logprobs": _logprobs_object(completion.logprobs),
+                        "finish_reason": word,
+                    }
                 ],
                 "usage": usage and (usage.raw or _usage_object(usage)),
             }
@@ -480,6 +521,8 @@ class _Decoder:
                 continue
             if choice.delta is not None:
                 self._delta(choice.delta, events)
+            if choice.logprobs is not None:
+                events += _logprobs(choice.logprobs)
             if choice.finish_reason:
                 self.raw_finish_reason = choice.finish_reason
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
@@ -619,6 +662,22 @@ def _parts(parts: list[Any]) -> Iterable[Event]:
             yield Unknown(str(part.get("type")), part)
 
 
+def _logprobs(raw: Any) -> Iterable[Event]:
+    """Read `{"content": [...], "refusal": [...]}`; those of a refusal are told as they are."""
+    if not isinstance(raw, dict):
+        return tokens_event("logprobs", raw)
+    events = tokens_event("logprobs", raw.get("content"))
+    rest = {name: value for name, value in raw.items() if name != "content"}
+    if says_something(rest):
+        events.append(Unknown("logprobs", rest))
+    return events
+
+
+def _logprobs_object(tokens: Iterable[TokenLogprob]) -> dict[str, Any] | None:
+    written = [token_object(token) for token in tokens]
+    return {"content": written, "refusal": None} if written else None
+
+
 def _citation(annotation: dict[str, Any]) -> Citation:
     """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
     inner = annotation.get("url_citation")
@@ -747,6 +806,8 @@ class _Encoder:
             return self._call(event)
         if isinstance(event, Citation):
             return self._chunk({"annotations": [_annotation(event)]})
+        if isinstance(event, Logprobs):
+            return self._chunk({}, logprobs=_logprobs_object(event.tokens))
         if isinstance(event, Usage):
             self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Finish):
@@ -790,6 +851,8 @@ class _Encoder:
         """Send a content part as one, another choice as one, and anything else as it is."""
         if event.kind == "choice":
             return self._event({"choices": [event.data]})
+        if event.kind == "logprobs":
+            return self._chunk({}, logprobs=event.data)
         if event.kind == "content" or (_is_object(event.data) and event.data.get("type")):
             return self._chunk({"content": [event.data]})
         return encode_sse(msgspec.json.encode(event.data).decode())
@@ -801,8 +864,10 @@ class _Encoder:
             out += self._event({"choices": [], "usage": self._usage})
         return out + b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self, delta: dict[str, Any], finish_reason: str | None = None, *, logprobs: Any = None
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return self._event({"choices": [choice]})
 
     def _event(self, fields: dict[str, Any]) -> bytes:

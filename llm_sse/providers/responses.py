@@ -4,6 +4,7 @@ Wire shape -> events (the `type` inside the JSON counts; many servers write no S
 
     response.created, .queued, .in_progress  {"response": {...}}     StreamStart, once
     response.output_text.delta               {"delta"}               TextDelta
+    response.output_text.delta               {"logprobs": [...]}     Logprobs
     response.refusal.delta                   {"delta"}               RefusalDelta
     response.reasoning_summary_text.delta    {"delta"}               ReasoningDelta
     response.reasoning_text.delta            {"delta"}               ReasoningDelta
@@ -50,21 +51,26 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
 )
+from ..logprobs import token_object, tokens_event
 from ..sse import ServerSentEvent, encode_sse
+from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
     Provider,
     ToolCallBuilder,
+    asked_logprobs,
     bearer_token,
     decode_body,
     decode_json,
@@ -103,6 +109,8 @@ _UNDER_WAY = {
     "response.in_progress": "in_progress",
 }
 _ERRORS = frozenset({"error", "response.error"})
+#: What a request includes to be told the log-probabilities.
+_LOGPROBS = "message.output_text.logprobs"
 _STATUSES = frozenset({*_ENDS.values(), *_UNDER_WAY.values()})
 
 #: The kinds of text, each with the events that bring it, in pieces and whole.
@@ -190,6 +198,7 @@ class _Wire(Struct):
     arguments: Any = None
     input: Any = None
     annotation: Any = None
+    logprobs: list[Any] | None = None
     part: dict[str, Any] | None = None
     item: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
@@ -232,6 +241,10 @@ class Responses(Provider):
             body["tools"] = [_tool(tool) for tool in chat.tools]
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        if chat.response_format is not None:
+            body["text"] = {"format": _text_format(chat.response_format)}
+        if chat.logprobs is not None:
+            body.update(include=[_LOGPROBS], top_logprobs=chat.logprobs)
         return HTTPRequest(
             url=f"{base_url}/responses",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -315,8 +328,14 @@ class Responses(Provider):
                 "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must "
                 "be provided."
             )
+        include = asked.get("include")
+        likely = isinstance(include, list) and _LOGPROBS in include
         return Accepted(
-            model=model, stream=asked.get("stream") is True, usage=True, prompt=_last_text(said)
+            model=model,
+            stream=asked.get("stream") is True,
+            usage=True,
+            prompt=_last_text(said),
+            logprobs=asked_logprobs(likely, asked.get("top_logprobs")),
         )
 
     def _missing(self, message: str) -> APIError:
@@ -467,6 +486,19 @@ def _tool_choice(choice: str | dict[str, Any]) -> Any:
     if choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "name": choice}
+
+
+def _text_format(format_: ResponseFormat) -> dict[str, Any]:
+    """Write `text.format`: what Chat Completions nests is flat here.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/create (`text`)
+    """
+    if format_.schema is None:
+        return {"type": "json_object"}
+    asked: dict[str, Any] = {"name": format_.name, "schema": format_.schema}
+    if format_.description is not None:
+        asked["description"] = format_.description
+    return {"type": "json_schema", **asked, "strict": format_.strict}
 
 
 def _last_text(said: str | list[Any]) -> str:
@@ -788,12 +820,22 @@ class _Decoder:
 
     def _delta(self, kind: str, wire: _Wire) -> Iterable[Event]:
         text = wire.delta
+        if wire.logprobs:
+            return self._likely_delta(kind, wire)
         if not text:
             return ()
         item = self._item(_FAMILIES[kind], wire)
         item.parts[kind, _part_index(kind, wire)].append(text)
         self._tell(kind, text, item)
         return (_TEXT_EVENTS[kind](text),)
+
+    def _likely_delta(self, kind: str, wire: _Wire) -> Iterable[Event]:
+        """Tell a piece of text, and the log-probabilities of its tokens."""
+        logprobs, wire.logprobs = wire.logprobs or [], None
+        item = self._item(_FAMILIES[kind], wire)
+        for _ in logprobs:  # the whole part will have them once more
+            self._count("logprob", item)
+        return [*self._delta(kind, wire), *tokens_event("logprobs", logprobs)]
 
     def _whole_text(self, kind: str, wire: _Wire) -> Iterable[Event]:
         """Tell what of a part came in no piece; what cannot be compared waits for the item."""
@@ -1012,6 +1054,12 @@ def _beyond_message(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str
         text = rest.text(kind, _str(part.get("refusal" if kind == "refusal" else "text")) or "")
         if text:
             yield kind, text, _TEXT_EVENTS[kind](text)
+        logprobs = part.get("logprobs")
+        told = logprobs if isinstance(logprobs, list) else []
+        if new := [token for token in told if rest.is_new("logprob")]:
+            for event in tokens_event("logprobs", new):
+                yield "logprob", "", event
+            yield from (("logprob", "", None) for _ in new[1:])
         for annotation in _objects(part.get("annotations")):
             if rest.is_new("citation"):
                 yield "citation", "", _citation(annotation)
@@ -1130,8 +1178,11 @@ def _response(start: StreamStart, finish: Finish | None, output: Any, usage: Any
     }
 
 
-def _text_part(text: str = "", annotations: Iterable[Any] = ()) -> dict[str, Any]:
-    return {"type": "output_text", "annotations": [*annotations], "logprobs": [], "text": text}
+def _text_part(
+    text: str = "", annotations: Iterable[Any] = (), logprobs: Iterable[TokenLogprob] = ()
+) -> dict[str, Any]:
+    told = [token_object(token) for token in logprobs]
+    return {"type": "output_text", "annotations": [*annotations], "logprobs": told, "text": text}
 
 
 def _message_item(number: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -1175,7 +1226,7 @@ def _output(completion: Completion) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     if completion.text or completion.citations:
         annotations = map(_annotation_object, completion.citations)
-        parts.append(_text_part(completion.text, annotations))
+        parts.append(_text_part(completion.text, annotations, completion.logprobs))
     if completion.refusal:
         parts.append({"type": "refusal", "refusal": completion.refusal})
     if parts:
@@ -1227,6 +1278,8 @@ class _Encoder:
             return self._call(event)
         if isinstance(event, Citation):
             return self._citation(event)
+        if isinstance(event, Logprobs):
+            return self._logprobs(event)
         if isinstance(event, Usage):
             self._usage = _usage_object(event)
         elif isinstance(event, Finish):
@@ -1318,6 +1371,16 @@ class _Encoder:
             annotation=annotations[-1],
         )
 
+    def _logprobs(self, event: Logprobs) -> bytes:
+        """Send tokens behind the text that they belong to; the whole part has them, too."""
+        out = self._open("message", _message_item(len(self._output), []))
+        out += self._open_part(_text_part())
+        assert self._part is not None
+        written = [token_object(token) for token in event.tokens]
+        self._part["logprobs"] += written
+        kind = "response.output_text.delta"
+        return out + self._event(kind, **self._at(), delta="", logprobs=written)
+
     def _fragment(self, delta: ToolCallDelta) -> bytes:
         out = b""
         call = self._calls.get(delta.index)
@@ -1366,7 +1429,8 @@ class _Encoder:
         whole = part[name] = "".join(self._pieces)
         summary = part["type"] == "summary_text"
         kind = "reasoning_summary_text" if summary else part["type"]
-        said = {name: whole, **({"logprobs": []} if kind == "output_text" else {})}
+        more = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
+        said = {name: whole, **more}
         out = self._event(f"response.{kind}.done", **self._at(), **said)
         kind = "reasoning_summary_part" if summary else "content_part"
         out += self._event(f"response.{kind}.done", **self._at(), part=part)

@@ -18,12 +18,14 @@ from llm_sse.events import (
     Citation,
     Event,
     Finish,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     Resumed,
     Retrying,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
@@ -64,6 +66,23 @@ values = st.recursive(
 )
 objects = st.dictionaries(any_text, values, max_size=4)
 starts = st.builds(StreamStart, text, text)
+numbers = st.floats(-1e6, 0, allow_nan=False)
+alternatives = st.builds(TokenLogprob, any_text, numbers, st.none() | st.binary(max_size=4))
+tokens = st.builds(
+    lambda token, top: msgspec.structs.replace(token, top=tuple(top)),
+    alternatives,
+    st.lists(alternatives, max_size=2),
+)
+likely = st.lists(tokens, min_size=1, max_size=3).map(lambda some: Logprobs(tuple(some)))
+
+
+def without_bytes(event: Logprobs) -> Logprobs:
+    """Leave out the bytes, which Gemini does not tell."""
+
+    def plain(token: TokenLogprob) -> TokenLogprob:
+        return TokenLogprob(token.token, token.logprob, top=tuple(map(plain, token.top)))
+
+    return Logprobs(tuple(map(plain, event.tokens)))
 
 
 def citations(*names: str, strings: st.SearchStrategy[str], **fields: Any) -> Any:
@@ -153,6 +172,7 @@ def openai_answers(draw: st.DrawFn) -> list[Event]:
         st.builds(RefusalDelta, text),
         cited,
         cited.map(lambda citation: wrapped("url_citation", citation)),
+        likely,
         part.map(lambda data: Unknown(data["type"], data)),
         st.integers(0, 9).map(lambda data: Unknown("content", data)),
         st.lists(st.integers(), max_size=2).map(lambda data: Unknown("message", data)),
@@ -199,6 +219,7 @@ def responses_answers(draw: st.DrawFn) -> list[Event]:
         st.builds(RefusalDelta, text),
         cited,
         cited.map(lambda citation: wrapped("url_citation", citation)),
+        likely,
         other.map(lambda data: Unknown(data["type"], data)),
     )
     calls = [
@@ -307,6 +328,7 @@ def gemini_answers(draw: st.DrawFn) -> list[Event]:
         calls,
         cited,
         cited.map(lambda citation: wrapped("web", citation)),
+        likely.map(without_bytes),
         other,
     )
     body = draw(st.lists(content, max_size=10))
@@ -349,6 +371,7 @@ def ollama_answers(draw: st.DrawFn) -> list[Event]:
     content: st.SearchStrategy[list[Event]] = st.one_of(
         st.builds(TextDelta, text).map(lambda event: [event]),
         st.builds(ReasoningDelta, text).map(lambda event: [event]),
+        likely.map(lambda event: [event]),
         (foreign | st.lists(st.integers())).map(lambda data: [Unknown("message", data)]),
         st.builds(whole_call, maybe_text, text, objects.map(to_json) | any_text.filter(no_object)),
     )
