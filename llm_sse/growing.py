@@ -36,6 +36,7 @@ class GrowingValue:
         self.complete = False
         self.problem: str | None = None
         self._text = JSONText()
+        self._begun = False
         self._events: Any = ijson.sendable_list()
         self._parser: Any = ijson.basic_parse_coro(self._events)
         self._wrapped = wrapped
@@ -49,11 +50,12 @@ class GrowingValue:
         """Take the next piece; yield the value after each field or item that it completes."""
         found = self._text.feed(text)
         if found and self.problem is None:
+            self._begun = True
             yield from self._parse(found)
 
     def end(self) -> Iterator[Any]:
         """Take note that the text is over; yield a number that had no other end."""
-        if self.problem is None:
+        if self._begun and self.problem is None:
             yield from self._parse(None)
 
     def _parse(self, text: str | None) -> Iterator[Any]:

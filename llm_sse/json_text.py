@@ -15,6 +15,7 @@ __all__ = ["JSONText", "json_text"]
 _SPACE = " \t\r\n\ufeff"
 _BEGINS = frozenset('{["-0123456789tfn')
 _FENCE = re.compile(r'```[ \t]*(?:jsonc?(?![\w-])[ \t]*)?(?:\r?\n|(?=[{\["]))', re.IGNORECASE)
+_CLOSING = re.compile(r"```+[ \t]*\r?\n")
 _MARK = re.compile(r'[\\"`]')
 #: A fence's first line that is longer is none.
 _MAX_FENCE_CHARS = 64
@@ -64,7 +65,7 @@ class JSONText:
                 self._line = text  # it may yet become a fence
                 return ""
             if text.startswith("```"):
-                self._foreign = not self._foreign
+                self._foreign = not (self._foreign and _CLOSING.match(text))
             self._first = False
             self._skipping = True
         return ""

@@ -101,6 +101,7 @@ def parse_output(completion: Any, response_format: Any) -> Any:
     if not text or (cut and text[-1] not in '}]"'):  # half a number would be a number, too
         raise invalid_output(completion, None)
     try:
+        msgspec.json.decode(text, type=msgspec.Raw)  # is it JSON at all?
         value = _parser(response_format, format_)(text)
     except _Misfit as error:
         raise invalid_output(completion, str(error)) from None
@@ -148,6 +149,8 @@ def invalid_output(
         else:
             why = f" ({detail})" if detail else ""
             problem = f"the answer is not JSON{why}: {completion.text[:_SHOWN_CHARS]!r}"
+            if completion.finish_reason != "stop":
+                problem += f"; it ended with {completion.raw_finish_reason!r}"
     prefix = f"{completion.provider}: " if completion.provider else ""
     error = InvalidOutputError(prefix + problem, provider=completion.provider)
     error.completion = completion
@@ -263,7 +266,6 @@ def _decode_typed(text: str | bytes, type_: Any) -> Any:
     adapter = _pydantic_adapter(type_)
     if adapter is None:
         return msgspec.json.decode(text, type=type_)
-    msgspec.json.decode(text)  # so that text which is no JSON fails in the same way
     try:
         return adapter.validate_json(text)
     except sys.modules["pydantic"].ValidationError as error:
