@@ -31,7 +31,9 @@ def test_an_example_runs_as_it_is_printed(
     for row in PROVIDERS.values():
         monkeypatch.setenv(row.key_env[0], "any")
         monkeypatch.setenv(row.base_url_env, server.base_url(row.name))
-    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    # Without this file's own `from __future__ import annotations`.
+    compiled = compile(code, str(page), "exec", dont_inherit=True)
+    exec(compiled, {"__name__": "__main__"})
 
 
 def test_the_readme_begins_with_the_command() -> None:

@@ -174,6 +174,13 @@ class TestSeam:
         joined = list(join("The fox jumps over", events))
         assert joined == [TextDelta(" the dog"), Logprobs((new,))]
 
+    def test_the_tokens_may_come_after_the_text_is_decided(self) -> None:
+        """Where a repetition and new text come in one piece, so may their tokens."""
+        tokens = [TokenLogprob(text, -1) for text in ("jumps", " over", " the", " dog")]
+        events: list[Event] = [TextDelta("jumps over the dog"), Logprobs(tuple(tokens))]
+        joined = list(join("The fox jumps over", events))
+        assert joined == [TextDelta(" the dog"), Logprobs(tuple(tokens[2:]))]
+
     def test_tokens_without_a_repetition_stay(self) -> None:
         """Where nothing is repeated, nothing is removed."""
         events: list[Event] = [TextDelta(" the dog"), Logprobs((TokenLogprob(" the dog", -2),))]
