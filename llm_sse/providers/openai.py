@@ -84,10 +84,13 @@ _REASONS: dict[str, FinishReason] = {
     "length": "length",
     "max_tokens": "length",
     "model_length": "length",
+    "model_context_window_exceeded": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
+    "sensitive": "content_filter",
     "error": "error",
+    "network_error": "error",
     "insufficient_system_resource": "error",
     "abort": "error",
 }
@@ -719,15 +722,23 @@ def _count(value: Any) -> int | None:
 
 
 def _usage(raw: dict[str, Any]) -> Usage:
-    """Read `usage`. xAI counts reasoning beside the completion; the total gives that away."""
+    """Read `usage`, which says the same thing in several places.
+
+    xAI counts reasoning beside the completion, as the total gives away, and may count what was
+    cached beside the prompt. Moonshot and Perplexity put details where others put only sums.
+
+    Source: https://github.com/vercel/ai/tree/main/packages (`xai`, `moonshotai`, `perplexity`)
+    """
     input_tokens = _count(raw.get("prompt_tokens"))
     output_tokens = _count(raw.get("completion_tokens"))
     details = raw.get("completion_tokens_details")
     reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    if reasoning is None:
+        reasoning = _count(raw.get("reasoning_tokens"))
     details = raw.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    if cached is None:
-        cached = _count(raw.get("prompt_cache_hit_tokens"))
+    for name in ("prompt_cache_hit_tokens", "cached_tokens"):
+        cached = _count(raw.get(name)) if cached is None else cached
     if (
         input_tokens is not None
         and output_tokens is not None
@@ -735,6 +746,8 @@ def _usage(raw: dict[str, Any]) -> Usage:
         and raw.get("total_tokens") == input_tokens + output_tokens + reasoning
     ):
         output_tokens += reasoning
+    if input_tokens is not None and cached is not None and cached > input_tokens:
+        input_tokens += cached
     return Usage(input_tokens, output_tokens, cached, reasoning, raw)
 
 

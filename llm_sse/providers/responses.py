@@ -1097,11 +1097,15 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
         value = source.get(name) if isinstance(source, dict) else None
         return value if isinstance(value, int) else None
 
+    input_tokens = count("input_tokens")
+    cached = count("cached_tokens", "input_tokens_details")
+    if input_tokens is not None and cached is not None and cached > input_tokens:
+        input_tokens += cached  # xAI has been seen to count them beside each other
     return [
         Usage(
-            count("input_tokens"),
+            input_tokens,
             count("output_tokens"),
-            count("cached_tokens", "input_tokens_details"),
+            cached,
             count("reasoning_tokens", "output_tokens_details"),
             raw,
         )

@@ -188,6 +188,11 @@ def openai_answers(draw: st.DrawFn) -> list[Event]:
     return [draw(starts), *body, *whole, *draw(openai_usage()), finish]
 
 
+def whole_prompt(asked: int, cached: int | None) -> int:
+    """Count the prompt: more cached tokens than it has are not among its own."""
+    return asked + cached if cached is not None and cached > asked else asked
+
+
 @st.composite
 def openai_usage(draw: st.DrawFn) -> list[Usage]:
     """Make no usage, or one whose figures are those of its `raw`."""
@@ -203,7 +208,7 @@ def openai_usage(draw: st.DrawFn) -> list[Usage]:
         raw["completion_tokens_details"] = {"reasoning_tokens": thought}
     beside = thought if thought and draw(st.booleans()) else 0
     raw["total_tokens"] = asked + said + beside
-    return [Usage(asked, said + beside, cached, thought, raw)]
+    return [Usage(whole_prompt(asked, cached), said + beside, cached, thought, raw)]
 
 
 @st.composite
@@ -259,7 +264,7 @@ def responses_usage(draw: st.DrawFn) -> list[Usage]:
     raw |= {"input_tokens_details": {"cached_tokens": cached}}
     if thought is not None:
         raw["output_tokens_details"] = {"reasoning_tokens": thought, "more": None}
-    return [Usage(asked, said, cached, thought, raw)]
+    return [Usage(whole_prompt(asked, cached), said, cached, thought, raw)]
 
 
 @st.composite
