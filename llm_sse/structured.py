@@ -52,6 +52,9 @@ class ResponseFormat(Struct, frozen=True, kw_only=True):
 def read_format(given: Any) -> ResponseFormat | None:
     """Read what a caller gave as `response_format`.
 
+    A type is ready to be decoded into then. Threads must not make it so at once: see
+    `llm_sse.sync.stream`.
+
     Args:
         given: A type, a JSON Schema, OpenAI's own objects, or the word `json_object`.
 

@@ -213,7 +213,9 @@ class OpenAI(Provider):
         if chat.response_format is not None:
             body["response_format"] = self._response_format(chat.response_format)
         if chat.logprobs is not None:
-            body.update(logprobs=True, top_logprobs=chat.logprobs)
+            body["logprobs"] = True
+            if chat.logprobs:
+                body["top_logprobs"] = chat.logprobs
         return HTTPRequest(
             url=f"{base_url}/chat/completions",
             body=msgspec.json.encode(merge(body, chat.extra_body)),

@@ -43,6 +43,11 @@ __all__ = [
 ]
 
 
+#: msgspec prepares a caller's type when it is first used. Several threads that do so at once have
+#: been seen to crash the interpreter (as of 0.22), so one of them does it, before any answer comes.
+_preparing = threading.Lock()
+
+
 class TokenStream:
     """One answer while it arrives.
 
@@ -321,6 +326,8 @@ def stream_sync(
     try:
         if model is not None and not isinstance(model, str):
             raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
+        with _preparing:
+            format_ = read_format(response_format)
         chat = make_chat(
             prompt,
             messages,
@@ -333,7 +340,7 @@ def stream_sync(
             temperature=temperature,
             top_p=top_p,
             tool_choice=tool_choice,
-            response_format=response_format,
+            response_format=format_,
             logprobs=logprobs,
             stream=stream,
         )

@@ -141,7 +141,7 @@ class TestLogprobs:
     @pytest.mark.parametrize(
         ("provider", "place", "none", "two"),
         [
-            ("openai", (), {"logprobs": True, "top_logprobs": 0}, {"top_logprobs": 2}),
+            ("openai", (), {"logprobs": True, "top_logprobs": None}, {"top_logprobs": 2}),
             (
                 "openai-responses",
                 (),

@@ -156,7 +156,7 @@ class TestOllamaPackage:
     def test_asks_for_a_form_and_logprobs_in_the_same_words(self, server: FakeServer) -> None:
         """The ollama package sends the same fields, and reads the log-probabilities."""
         asked = ours(server, "ollama", response_format=Person, logprobs=2)
-        client = ollama.Client(host=server.base_url("ollama"))  # it has no way to be closed
+        client = ollama.Client(host=server.base_url("ollama"))
         messages = [{"role": "user", "content": "Hi"}]
         lines = client.chat(
             model="m",
@@ -167,6 +167,7 @@ class TestOllamaPackage:
             stream=True,
         )
         told = [token.token for line in lines for token in line.logprobs or ()]
+        client._client.close()  # it has no way of its own
         theirs = server.requests[-1].json
         for name in ("format", "logprobs", "top_logprobs"):
             assert theirs[name] == asked[name]
@@ -174,7 +175,7 @@ class TestOllamaPackage:
 
 
 def without_defaults(value: Any) -> Any:
-    """Return a schema without defaults, which the openai package leaves in, if they are not null."""
+    """Return a schema without defaults; the openai package leaves in those that are not null."""
     if isinstance(value, dict):
         kept = {key: inner for key, inner in value.items() if key != "default"}
         return {key: without_defaults(inner) for key, inner in kept.items()}
