@@ -50,6 +50,10 @@ class Dog(msgspec.Struct, tag="dog"):
     name: str
 
 
+class Box(msgspec.Struct, tag="box"):
+    value: int
+
+
 class Person(pydantic.BaseModel):
     name: str = pydantic.Field(min_length=2)
     age: int = 0
@@ -204,6 +208,7 @@ class TestParsed:
             (list[Person], '{"value": [{"name": "Ada"}]}', [Person(name="Ada")]),
             (Union[Cat, Dog], '{"value": {"type": "dog", "name": "Rex"}}', Dog("Rex")),
             (Union[Cat, Dog], '{"type": "cat", "lives": 9}', Cat(9)),
+            (Union[Cat, Box], '{"type": "box", "value": 3}', Box(3)),
             (datetime.date, '{"value": "2026-11-22"}', datetime.date(2026, 11, 22)),
             (int, '{"value": 5}', 5),
             (dict[str, int], '{"value": 5}', {"value": 5}),

@@ -210,12 +210,7 @@ class OpenAI(Provider):
                 body.update(self.tools_body)
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
-        if chat.response_format is not None:
-            body["response_format"] = self._response_format(chat.response_format)
-        if chat.logprobs is not None:
-            body["logprobs"] = True
-            if chat.logprobs:
-                body["top_logprobs"] = chat.logprobs
+        body.update(self._output(chat))
         return HTTPRequest(
             url=f"{base_url}/chat/completions",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -232,11 +227,21 @@ class OpenAI(Provider):
         asked = f"Answer with one JSON object that is valid against this JSON Schema:\n{schema}"
         return f"{chat.system}\n\n{asked}" if chat.system else asked
 
-    def _response_format(self, format_: ResponseFormat) -> dict[str, Any]:
-        """Write `response_format`.
+    def _output(self, chat: ChatRequest) -> dict[str, Any]:
+        """Write what is asked of the answer's form, and what shall be told beside it.
 
-        Source: https://platform.openai.com/docs/api-reference/chat/create (`response_format`)
+        Source: https://platform.openai.com/docs/api-reference/chat/create
         """
+        body: dict[str, Any] = {}
+        if chat.response_format is not None:
+            body["response_format"] = self._response_format(chat.response_format)
+        if chat.logprobs is not None:
+            body["logprobs"] = True
+            if chat.logprobs:
+                body["top_logprobs"] = chat.logprobs
+        return body
+
+    def _response_format(self, format_: ResponseFormat) -> dict[str, Any]:
         if format_.schema is None or not self.json_schema:
             return {"type": "json_object"}
         asked: dict[str, Any] = {"name": format_.name, "schema": format_.schema}
