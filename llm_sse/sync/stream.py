@@ -182,9 +182,8 @@ class TokenStream:
             for event in events:
                 if isinstance(event, TextDelta):
                     yield from growing.feed(event.text)
-                elif isinstance(
-                    event, ToolResult
-                ):  # that answer only asked for tools; another one follows
+                elif isinstance(event, ToolResult):
+                    # That answer only asked for tools; another one follows.
                     growing = begin()
         completion = self.completion
         if completion.finish_reason is None:
