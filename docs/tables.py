@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
+from llm_sse import Tool, file_part, image_part
+from llm_sse.chat import make_chat
+from llm_sse.errors import ConfigurationError
 from llm_sse.providers import PROVIDERS, OpenAI, Provider
+from llm_sse.structured import read_format
 
 PAGE = Path(__file__).parent / "reference" / "providers.md"
 
@@ -17,7 +23,8 @@ def main() -> None:
 
 def written(page: str) -> str:
     """Return the page with the tables as the rows have them now."""
-    for name, table in (("providers", providers()), ("gateways", gateways())):
+    tables = {"providers": providers(), "features": features(), "gateways": gateways()}
+    for name, table in tables.items():
         begin, end = f"<!-- {name}: python docs/tables.py -->\n", f"<!-- {name}: end -->"
         before, begun, rest = page.partition(begin)
         _, ended, after = rest.partition(end)
@@ -50,6 +57,47 @@ def _provider(row: Provider) -> Iterable[str]:
     address = _code(row.base_url) if row.base_url else "-"
     variables = (_code(row.model_env), server)
     return (_code(row.name), row.format, model, keys, *variables, address, row.checked or "-")
+
+
+def features() -> str:
+    """Return the table of what can be asked of whom: every row is asked to write the request."""
+    rows = (
+        [_code(row.name), *(_feature(row, asked) for asked in _FEATURES.values())]
+        for row in PROVIDERS.values()
+    )
+    return _table(("`provider=`", *_FEATURES), rows)
+
+
+def _feature(row: Provider, asked: dict[str, Any]) -> str:
+    chat = make_chat(None, model="m", **{"messages": [_says("Hi")], **asked})
+    try:
+        row.request(chat, "key", "https://host")
+    except ConfigurationError:
+        return "-"
+    if isinstance(row, OpenAI) and not row.json_schema and chat.response_format is not None:
+        return "as instructions"
+    return "yes"
+
+
+def _says(content: Any) -> dict[str, Any]:
+    return {"role": "user", "content": content}
+
+
+_PICTURE = base64.b64decode("iVBORw0KGgo=")  # what a PNG begins with
+_SOUND = {"type": "input_audio", "input_audio": {"data": "UklGRg==", "format": "wav"}}
+_SCHEMA = {"type": "object", "properties": {"a": {"type": "string"}}}
+
+#: What may be asked of a provider, under the name that it has in the table.
+_FEATURES: dict[str, dict[str, Any]] = {
+    "whole answer": {"stream": False},
+    "tools": {"tools": [Tool("f")]},
+    "picture's bytes": {"messages": [_says([image_part(_PICTURE)])]},
+    "picture's address": {"messages": [_says([image_part("https://host/a.png")])]},
+    "document's bytes": {"messages": [_says([file_part(b"%PDF-1.7", filename="a.pdf")])]},
+    "sound": {"messages": [_says([_SOUND])]},
+    "JSON Schema": {"response_format": read_format(_SCHEMA)},
+    "log-probabilities": {"logprobs": 0},
+}
 
 
 def gateways() -> str:

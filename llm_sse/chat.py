@@ -18,6 +18,7 @@ import msgspec
 from msgspec import Struct
 
 from .errors import ConfigurationError
+from .structured import ResponseFormat, read_format
 from .tools import Tool
 
 __all__ = [
@@ -74,6 +75,9 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
         stop: Texts at which the answer ends.
         tools: Neutral `Tool`s, and dictionaries in a provider's own words.
         tool_choice: `auto`, `none`, `required`, a tool's name, or a provider's own object.
+        response_format: The form that the answer shall have.
+        logprobs: How many alternatives shall be told for each token; `None` asks for no
+            log-probabilities at all.
         extra_body: Merged into the request's JSON last, key by key.
         stream: Whether the answer shall come piece by piece.
     """
@@ -87,13 +91,15 @@ class ChatRequest(Struct, frozen=True, kw_only=True):
     stop: tuple[str, ...] = ()
     tools: tuple[Any, ...] = ()
     tool_choice: Union[str, dict[str, Any], None] = None
+    response_format: Union[ResponseFormat, None] = None
+    logprobs: Union[int, None] = None
     extra_body: dict[str, Any] = {}
     stream: bool = True
 
 
 # msgspec prepares a type when it is first used, which several threads must not do at once (as of
 # 0.22 that is a crash): so each is used here.
-for _type in (Message, Tool, ChatRequest):
+for _type in (Message, Tool, ResponseFormat, ChatRequest):
     with suppress(msgspec.ValidationError):
         msgspec.convert({}, _type)
 
@@ -127,6 +133,7 @@ def make_chat(
     system: str | None = None,
     stop: str | Sequence[str] | None = None,
     tools: Sequence[Tool | Mapping[str, Any]] | None = None,
+    response_format: Any = None,
     extra_body: Mapping[str, Any] | None = None,
     **settings: Any,
 ) -> ChatRequest:
@@ -139,8 +146,10 @@ def make_chat(
         system: Instructions that stand above the conversation.
         stop: One text, or several, at which the answer ends.
         tools: Tools, neutral, in OpenAI's shape, or in the provider's own.
+        response_format: The form of the answer: a type, a JSON Schema, OpenAI's own objects, or
+            `json_object`.
         extra_body: What else shall be in the request's JSON.
-        settings: `max_tokens`, `temperature`, `top_p`, `tool_choice`, `stream`.
+        settings: `max_tokens`, `temperature`, `top_p`, `tool_choice`, `logprobs`, `stream`.
 
     Raises:
         ConfigurationError: Something is missing, of the wrong type or out of range.
@@ -168,6 +177,7 @@ def make_chat(
         "system": "\n\n".join(filter(None, above)) or None,
         "stop": (stop,) if isinstance(stop, str) else tuple(_sequence(stop, "stop")),
         "tools": tuple(_tool(tool) for tool in _sequence(tools, "tools")),
+        "response_format": read_format(response_format),
         "extra_body": {} if extra_body is None else extra_body,
         **settings,
     }
@@ -338,6 +348,10 @@ def _check_ranges(chat: ChatRequest) -> None:
         raise ConfigurationError("model must not be empty")
     if chat.max_tokens is not None and chat.max_tokens < 1:
         raise ConfigurationError(f"max_tokens must be at least 1, not {chat.max_tokens}")
+    if chat.logprobs is not None and chat.logprobs < 0:
+        raise ConfigurationError(
+            f"logprobs is how many alternatives to tell, at least 0, not {chat.logprobs}"
+        )
     for name in ("temperature", "top_p"):
         value = getattr(chat, name)
         if value is not None and not 0 <= value < float("inf"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeVar, overload
 
 import msgspec
 from msgspec import Struct
@@ -17,17 +17,22 @@ from .events import (
     FellBack,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     Retrying,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
 )
+from .structured import parse_output
 
 __all__ = ["MADE_UP", "Accumulator", "Completion", "assistant_turn"]
+
+T = TypeVar("T")
 
 #: How identifiers begin that a call without one is given, so that its result can name it.
 MADE_UP = "call_made_"
@@ -53,6 +58,7 @@ class Completion(Struct, frozen=True, kw_only=True):
         reasoning_details: The reasoning in pieces, where any of it is signed or encrypted and has
             to go back to the provider unchanged; `after_chars` of a piece says how much of the text
             stands before it.
+        logprobs: The log-probabilities of the text's tokens, where they were asked for.
     """
 
     text: str = ""
@@ -67,6 +73,31 @@ class Completion(Struct, frozen=True, kw_only=True):
     response_id: str | None = None
     provider: str | None = None
     reasoning_details: tuple[dict[str, Any], ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+
+    @overload
+    def parsed(self, response_format: type[T]) -> T: ...
+
+    @overload
+    def parsed(self, response_format: Any = None) -> Any: ...
+
+    def parsed(self, response_format: Any = None) -> Any:
+        """Return the value that the answer is, checked.
+
+        White space, a Markdown fence around the JSON and prose around that fence are left out.
+
+        Args:
+            response_format: What was asked for, in any form that `stream_sync` takes. A type gives
+                an instance of it, checked by msgspec, or by pydantic where its models are in it.
+                A schema gives what JSON gives; it is checked against the schema if `jsonschema` is
+                installed (the extra `structured`), and otherwise only that it is JSON.
+                `json_object` gives a dictionary. `None` gives any JSON.
+
+        Raises:
+            InvalidOutputError: It is not that; or it was cut, refused, or is a tool call.
+            ConfigurationError: `response_format` is nothing that can be asked for.
+        """
+        return parse_output(self, response_format)
 
     def message(self) -> Message:
         """Return the answer as the assistant's turn of a conversation.
@@ -139,6 +170,7 @@ class Accumulator:
         #: one call; several, which have no identifiers, stand in their order.
         self._fragments: dict[tuple[str | None, str], int | deque[int]] = {}
         self._citations: list[Citation] = []
+        self._logprobs: list[TokenLogprob] = []
         self._earlier_usage: Usage | None = None
         self._usage: Usage | None = None
         self._finish: Finish | None = None
@@ -159,6 +191,8 @@ class Accumulator:
             self._add_call(event)
         elif isinstance(event, Citation):
             self._citations.append(event)
+        elif isinstance(event, Logprobs):
+            self._logprobs += event.tokens
         elif isinstance(event, Usage):
             self._usage = event
         elif isinstance(event, Finish):
@@ -166,11 +200,9 @@ class Accumulator:
             self.raw_finish_reason = event.raw_reason
         elif isinstance(event, StreamStart):
             self._begin(event)
-        elif isinstance(event, Retrying):
+        elif isinstance(event, (Retrying, FellBack)):
             self._end_attempt()
-        elif isinstance(event, FellBack):
-            self._end_attempt()
-            self._provider = event.provider
+            self._provider = getattr(event, "provider", self._provider)
 
     def completion(self) -> Completion:
         """Return what has been said so far."""
@@ -190,6 +222,7 @@ class Accumulator:
             response_id=self._start.response_id,
             provider=self._provider,
             reasoning_details=tuple(self._details()) if self._opaque else (),
+            logprobs=tuple(self._logprobs),
         )
 
     def _details(self) -> Iterator[dict[str, Any]]:

@@ -14,6 +14,7 @@
     |  |- RateLimitError             429
     |  `- ServerError                5xx, 529, and overload reported inside a stream
     |- ProtocolError                 bytes or JSON that cannot be what the provider meant
+    |- InvalidOutputError            the answer is not the JSON that was asked for
     |- StreamClosed                  read after the end, or by two readers at once
     `- TooManyRounds                 the model called tools again and again: `max_rounds` is reached
 
@@ -30,6 +31,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectError",
     "ConnectionLost",
+    "InvalidOutputError",
     "InvalidRequestError",
     "ProtocolError",
     "RateLimitError",
@@ -190,6 +192,14 @@ class ServerError(APIError):
 
 class ProtocolError(StreamError):
     """The bytes are not what the provider's protocol allows."""
+
+
+class InvalidOutputError(StreamError, ValueError):
+    """The answer ended, and its text is not the JSON that was asked for; it is in `.completion`.
+
+    It is no JSON, does not fit, was cut by the limit of tokens, or is a refusal or a tool call
+    instead. The message says which, and where.
+    """
 
 
 class StreamClosed(StreamError, RuntimeError):

@@ -4,8 +4,8 @@ Every event is a frozen `msgspec.Struct` with a `type` tag, so that
 `msgspec.json.encode(event)` is its JSON form and two events compare by value.
 
 A well-formed stream is one `StreamStart`, any content events, at most one `Usage`, then one
-`Finish`. `Retrying`, `Resumed` and `FellBack` mark where a new attempt begins; a new `StreamStart`
-follows.
+`Finish`. Where log-probabilities were asked for, `Logprobs` follow the text that they belong to.
+`Retrying`, `Resumed` and `FellBack` mark where a new attempt begins; a new `StreamStart` follows.
 
 What `run_tools` tells is several such streams, with a `ToolResult` for each call between them.
 """
@@ -23,12 +23,14 @@ __all__ = [
     "FellBack",
     "Finish",
     "FinishReason",
+    "Logprobs",
     "ReasoningDelta",
     "RefusalDelta",
     "Resumed",
     "Retrying",
     "StreamStart",
     "TextDelta",
+    "TokenLogprob",
     "ToolCall",
     "ToolCallDelta",
     "ToolResult",
@@ -111,6 +113,35 @@ class ToolCall(Struct, frozen=True, tag="tool_call"):
     arguments_text: str
     error: str | None = None
     signature: str | None = None
+
+
+_Bytes = bytes
+
+
+class TokenLogprob(Struct, frozen=True):
+    """One token of the model's, and how likely it was.
+
+    Attributes:
+        token: Its text, as far as it is text: a character may be cut between two tokens.
+        logprob: The natural logarithm of its probability.
+        bytes: Its UTF-8 bytes, where the provider tells them; those of several tokens make text.
+        top: The most likely tokens at its place, itself often among them; these have no `top`.
+    """
+
+    token: str
+    logprob: float
+    bytes: _Bytes | None = None
+    top: tuple[TokenLogprob, ...] = ()
+
+
+class Logprobs(Struct, frozen=True, tag="logprobs"):
+    """The log-probabilities of the text just told; they are no content themselves.
+
+    Attributes:
+        tokens: The tokens, in their order.
+    """
+
+    tokens: tuple[TokenLogprob, ...]
 
 
 class Citation(Struct, frozen=True, tag="citation"):
@@ -239,6 +270,7 @@ Event = Union[
     ToolCallDelta,
     ToolCall,
     Citation,
+    Logprobs,
     Usage,
     Finish,
     Retrying,

@@ -10,7 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from .errors import StreamError
-from .events import Event, ReasoningDelta, StreamStart, TextDelta, Unknown
+from .events import (
+    Event,
+    Logprobs,
+    ReasoningDelta,
+    StreamStart,
+    TextDelta,
+    TokenLogprob,
+    Unknown,
+)
 
 __all__ = ["MIN_OVERLAP_CHARS", "WINDOW_CHARS", "join"]
 
@@ -21,12 +29,24 @@ MIN_OVERLAP_CHARS = 8
 
 
 def join(partial: str, events: Iterable[Event]) -> Iterator[Event]:
-    """Yield a continuation's events without the text that repeats the end of `partial`."""
+    """Yield a continuation's events without the text that repeats the end of `partial`.
+
+    The log-probabilities of the tokens in a repetition go with it.
+    """
     window = partial[-WINDOW_CHARS:]
     held = ""
+    tokens: list[TokenLogprob] = []
+    repeated_chars = 0
     deciding = len(window) >= MIN_OVERLAP_CHARS
     try:
         for event in events:
+            if isinstance(event, Logprobs) and (deciding or repeated_chars):
+                if deciding:
+                    tokens += event.tokens
+                else:
+                    kept, repeated_chars = _new_tokens(event.tokens, repeated_chars)
+                    yield from kept
+                continue
             if not deciding or isinstance(event, (StreamStart, ReasoningDelta, Unknown)):
                 yield event
                 continue
@@ -35,21 +55,38 @@ def join(partial: str, events: Iterable[Event]) -> Iterator[Event]:
                 if _may_repeat(window, held):
                     continue
             deciding = False
-            yield from _new_text(window, held)
+            new, repeated_chars = _new_text(window, held, tokens)
+            yield from new
             if not isinstance(event, TextDelta):
                 yield event
     except StreamError:
         if deciding:
-            yield from _new_text(window, held)
+            yield from _new_text(window, held, tokens)[0]
         raise
     if deciding:
-        yield from _new_text(window, held)
+        yield from _new_text(window, held, tokens)[0]
 
 
-def _new_text(window: str, text: str) -> Iterator[TextDelta]:
-    """Yield what is left of a text without the repetition at its start, if anything is."""
-    if rest := text[_overlap(window, text) :]:
-        yield TextDelta(rest)
+def _new_text(window: str, text: str, tokens: Iterable[TokenLogprob]) -> tuple[list[Event], int]:
+    """Return what is left of a text without the repetition at its start, if anything is.
+
+    Also how many characters the repetition has whose tokens are still to come.
+    """
+    cut = _overlap(window, text)
+    rest = text[cut:]
+    kept, cut = _new_tokens(tokens, cut)
+    return [*([TextDelta(rest)] if rest else []), *kept], cut
+
+
+def _new_tokens(tokens: Iterable[TokenLogprob], cut: int) -> tuple[list[Event], int]:
+    """Return the tokens without those that begin in a repetition, and what is left of that."""
+    kept: list[TokenLogprob] = []
+    for token in tokens:
+        if cut > 0:
+            cut -= len(token.token)
+        else:
+            kept.append(token)
+    return [Logprobs(tuple(kept))] if kept else [], max(0, cut)
 
 
 def _may_repeat(window: str, text: str) -> bool:

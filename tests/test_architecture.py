@@ -185,7 +185,7 @@ def imports_upwards(module: Module) -> Iterator[str]:
     """Find imports against the direction of knowledge: core <- sync <- everything else."""
     refuse = {"llm_sse.errors"}
     leaves = {"errors": set(), "events": set(), "tools": refuse, "media": refuse}
-    leaves["chat"] = refuse | {"llm_sse.tools"}
+    leaves["chat"] = refuse | {"llm_sse.tools", "llm_sse.structured"}
     for found in module.imports:
         if found.top != ROOT:
             continue

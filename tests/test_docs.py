@@ -34,7 +34,9 @@ def test_an_example_runs_as_it_is_printed(
         monkeypatch.setenv(row.base_url_env, server.base_url(row.name))
         if not row.model:
             monkeypatch.setenv(row.model_env, "any")
-    exec(compile(code, str(page), "exec"), {"__name__": "__main__"})
+    # Without this file's own `from __future__ import annotations`.
+    compiled = compile(code, str(page), "exec", dont_inherit=True)
+    exec(compiled, {"__name__": "__main__"})
 
 
 def test_the_readme_begins_with_the_command() -> None:

@@ -16,6 +16,7 @@ from llm_sse.errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLost,
+    InvalidOutputError,
     InvalidRequestError,
     ProtocolError,
     RateLimitError,
@@ -41,6 +42,7 @@ CLASSES: dict[type[StreamError], dict[str, Any]] = {
     RateLimitError: {"status": 429},
     ServerError: {"status": 529},
     ProtocolError: {},
+    InvalidOutputError: {},
     StreamClosed: {},
     TooManyRounds: {},
 }
@@ -70,6 +72,7 @@ class TestStreamError:
             (RateLimitError, [APIError]),
             (ServerError, [APIError]),
             (ProtocolError, [StreamError]),
+            (InvalidOutputError, [StreamError, ValueError]),
             (StreamClosed, [StreamError, RuntimeError]),
             (TooManyRounds, [StreamError]),
         ],

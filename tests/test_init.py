@@ -26,7 +26,8 @@ def test_nothing_optional_is_imported() -> None:
     """The library needs its three dependencies and nothing of its extras."""
     code = (
         "import sys, llm_sse, llm_sse.testing\n"
-        "print(sorted({'click', 'rich', 'pytest', 'asyncio'} & set(sys.modules)))"
+        "optional = ['ijson', 'jsonschema', 'pydantic', 'docstring_parser']\n"
+        "print(sorted({'click', 'rich', 'pytest', 'asyncio', *optional} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"

@@ -47,8 +47,10 @@ from ..events import (
     Unknown,
     Usage,
 )
+from ..json_schema import described, rewritten
 from ..media import Media, read_media
 from ..sse import ServerSentEvent, encode_sse
+from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
@@ -93,6 +95,13 @@ _TYPES = {status: name for name, status in _STATUSES.items()}
 
 #: What gateways that hand Anthropic's signed reasoning on call its format.
 _REASONING = "anthropic-claude-v1"
+#: What Anthropic refuses in a schema; its own SDK puts it into the description, too.
+_UNENFORCED = frozenset(
+    {
+        *("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"),
+        *("minLength", "maxLength", "maxItems", "uniqueItems"),
+    }
+)
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
@@ -180,6 +189,12 @@ class Anthropic(Provider):
             body["tools"] = [_tool(tool) for tool in chat.tools]
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        if chat.response_format is not None:
+            body["output_config"] = {"format": _output_format(self.name, chat.response_format)}
+        if chat.logprobs is not None:
+            raise ConfigurationError(
+                f"{self.name} tells no log-probabilities: leave logprobs out", provider=self.name
+            )
         return HTTPRequest(
             url=f"{base_url}/v1/messages",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -297,6 +312,34 @@ class Anthropic(Provider):
     def error_body(self, error: APIError) -> bytes:
         """Write `{"type": "error", "error": {"type", "message"}}`."""
         return msgspec.json.encode(_error_object(error))
+
+
+def _output_format(provider: str, format_: ResponseFormat) -> dict[str, Any]:
+    """Write `output_config.format`; what cannot be enforced goes into the descriptions.
+
+    Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
+    """
+    if format_.schema is None:
+        raise ConfigurationError(
+            f"{provider} needs to know what is in the JSON object: pass a class or a JSON Schema "
+            "as response_format, not 'json_object'",
+            provider=provider,
+        )
+
+    def enforced(node: dict[str, Any]) -> dict[str, Any]:
+        is_object = node.get("type") == "object" or "properties" in node
+        if is_object and node.setdefault("additionalProperties", False) is not False:
+            raise ConfigurationError(
+                f"{provider} takes no objects of any keys in response_format: name the "
+                "properties, and set additionalProperties to false",
+                provider=provider,
+            )
+        told = {name: node.pop(name) for name in _UNENFORCED & set(node)}
+        if node.get("minItems", 0) not in (0, 1):
+            told["minItems"] = node.pop("minItems")
+        return described(node, told)
+
+    return {"type": "json_schema", "schema": rewritten(format_.schema, enforced)}
 
 
 def _messages(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:

@@ -41,6 +41,7 @@ __all__ = [
     "Encoder",
     "Frames",
     "Provider",
+    "asked_logprobs",
     "bearer_token",
     "end_of_body",
     "merge",
@@ -122,12 +123,15 @@ class Accepted(Struct, frozen=True):
         stream: Whether a stream was asked for.
         usage: Whether the caller asked to be told the usage.
         prompt: The text of the last user turn.
+        logprobs: How many alternatives the caller asked for with each token; `None` where no
+            log-probabilities were asked for.
     """
 
     model: str
     stream: bool
     usage: bool
     prompt: str
+    logprobs: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,12 +285,14 @@ class Provider(ABC):
 
         Returns:
             The new request; `None` if the answer cannot be continued, because a tool call or a
-            refusal had begun.
+            refusal had begun, or because a model that is held to a form would begin it anew.
         """
         if completion.tool_calls or completion.refusal:
             return None
         if not completion.text:
             return chat
+        if chat.response_format is not None:
+            return None
         turn = Message(
             role="user",
             content=(
@@ -483,6 +489,13 @@ def merge(body: dict[str, Any], extra: Mapping[str, Any]) -> dict[str, Any]:
             else value
         )
     return body
+
+
+def asked_logprobs(asked: Any, alternatives: Any) -> int | None:
+    """Return how many alternatives a request wants told, if it wants log-probabilities."""
+    if asked is not True:
+        return None
+    return alternatives if isinstance(alternatives, int) else 0
 
 
 def bearer_token(headers: Mapping[str, str]) -> str:

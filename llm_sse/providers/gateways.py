@@ -55,6 +55,7 @@ GATEWAYS = (
         base_url="https://api.deepseek.com",
         model="deepseek-flash",
         checked=_CHECKED,
+        json_schema=False,
         max_tokens_field="max_tokens",
         wants_back=("reasoning_content",),
     ),
@@ -82,12 +83,11 @@ GATEWAYS = (
         max_tokens_field="max_tokens",
     ),
     # https://docs.x.ai/docs/api-reference
-    OpenAI("xai", base_url="https://api.x.ai/v1", checked=_CHECKED),
+    OpenAI("xai", base_url="https://api.x.ai/v1"),
     # https://inference-docs.cerebras.ai/resources/openai
     OpenAI(
         "cerebras",
         base_url="https://api.cerebras.ai/v1",
-        checked=_CHECKED,
         base_url_suffix="/v1",
     ),
     # https://docs.perplexity.ai/docs/sonar/openai-compatibility; every chunk has the usage.
@@ -111,21 +111,18 @@ GATEWAYS = (
     OpenAI(
         "nvidia",
         base_url="https://integrate.api.nvidia.com/v1",
-        checked=_CHECKED,
         max_tokens_field="max_tokens",
     ),
     # https://docs.sambanova.ai
     OpenAI(
         "sambanova",
         base_url="https://api.sambanova.ai/v1",
-        checked=_CHECKED,
         max_tokens_field="max_tokens",
     ),
     # https://platform.moonshot.ai/docs; thinking models refuse a call without its reasoning.
     OpenAI(
         "moonshot",
         base_url="https://api.moonshot.ai/v1",
-        checked=_CHECKED,
         max_tokens_field="max_tokens",
         wants_back=("reasoning_content",),
     ),
@@ -134,6 +131,7 @@ GATEWAYS = (
         "zai",
         base_url="https://api.z.ai/api/paas/v4",
         checked=_CHECKED,
+        json_schema=False,
         max_tokens_field="max_tokens",
         wants_back=("reasoning_content",),
     ),
@@ -199,7 +197,6 @@ GATEWAYS = (
     OpenAI(
         "litellm",
         base_url="http://127.0.0.1:4000/v1",
-        checked=_CHECKED,
         key_env=("LITELLM_PROXY_API_KEY", "LITELLM_API_KEY"),
         base_url_env="LITELLM_PROXY_API_BASE",
         needs_key=False,

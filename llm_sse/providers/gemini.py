@@ -41,19 +41,23 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     Unknown,
     Usage,
 )
+from ..logprobs import says_something, token_of
 from ..media import Media, read_media
 from ..sse import ServerSentEvent, encode_sse
 from .base import (
     Accepted,
     Decoder,
     Provider,
+    asked_logprobs,
     end_of_body,
     merge,
     normalised,
@@ -79,6 +83,8 @@ _REASONS: dict[str, FinishReason] = {
     "IMAGE_RECITATION": "content_filter",
     "NO_IMAGE": "content_filter",
     "MODEL_ARMOR": "content_filter",
+    "ESCALATION": "content_filter",
+    "PUP_LIMITED_DISABLED": "content_filter",
     "CONTINUATION": "pause",
     "MALFORMED_FUNCTION_CALL": "error",
     "MALFORMED_RESPONSE": "error",
@@ -146,6 +152,7 @@ class _Candidate(Struct):
     content: _Content | None = None
     finishReason: str | None = None
     finishMessage: str | None = None
+    logprobsResult: Any = None
     index: int | None = None
     groundingMetadata: dict[str, Any] | None = None
     citationMetadata: dict[str, Any] | None = None
@@ -195,8 +202,16 @@ class Gemini(Provider):
             "temperature": chat.temperature,
             "topP": chat.top_p,
             "stopSequences": list(chat.stop) or None,
+            "responseLogprobs": None if chat.logprobs is None else True,
+            "logprobs": chat.logprobs or None,
         }
-        config = {name: value for name, value in settings.items() if value is not None}
+        config: dict[str, Any] = {
+            name: value for name, value in settings.items() if value is not None
+        }
+        if chat.response_format is not None:
+            config["responseMimeType"] = "application/json"
+            if chat.response_format.schema is not None:
+                config["responseJsonSchema"] = chat.response_format.schema
         if config:
             body["generationConfig"] = config
         if chat.tools:
@@ -264,6 +279,8 @@ class Gemini(Provider):
             raise self.api_error(
                 400, "* GenerateContentRequest.contents: contents is not specified"
             )
+        config = asked.get("generationConfig")
+        config = config if isinstance(config, dict) else {}
         match = re.fullmatch(self.paths[0], path)
         last = contents[-1] if isinstance(contents[-1], dict) else {}
         parts = last.get("parts")
@@ -277,6 +294,7 @@ class Gemini(Provider):
             stream=match is not None and match["method"] == "streamGenerateContent",
             usage=True,
             prompt="".join(text for text in texts if isinstance(text, str)),
+            logprobs=asked_logprobs(config.get("responseLogprobs"), config.get("logprobs")),
         )
 
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
@@ -304,6 +322,8 @@ class Gemini(Provider):
                     citation.raw or _source(citation) for citation in completion.citations
                 ]
             }
+        if completion.logprobs:
+            candidate["logprobsResult"] = _logprobs_object(completion.logprobs)
         usage = completion.usage or Usage()
         return msgspec.json.encode(
             {
@@ -688,6 +708,8 @@ class _Decoder:
         parts = candidate.content.parts if candidate.content is not None else None
         for raw in parts or ():
             self._part(raw, events)
+        if candidate.logprobsResult is not None:
+            events += _logprobs(candidate.logprobsResult)
         if candidate.finishReason:
             self.raw_finish_reason = candidate.finishReason
             self._message = candidate.finishMessage or self._message
@@ -754,6 +776,46 @@ class _Decoder:
 
 def _str(value: Any) -> str | None:
     return value if isinstance(value, str) else None
+
+
+def _logprobs(raw: Any) -> list[Event]:
+    """Read `{"chosenCandidates": [...], "topCandidates": [{"candidates": [...]}, ...]}`.
+
+    Source: https://ai.google.dev/api/generate-content#LogprobsResult
+    """
+    fields = raw if isinstance(raw, dict) else {}
+    chosen, tops = fields.get("chosenCandidates"), fields.get("topCandidates")
+    tops = tops if isinstance(tops, list) else []
+    tokens: list[TokenLogprob] = []
+    for place, one in enumerate(chosen if isinstance(chosen, list) else []):
+        token = _token(one)
+        if token is None:
+            continue
+        others = tops[place].get("candidates") if _has_top(tops, place) else None
+        top = tuple(filter(None, map(_token, others if isinstance(others, list) else ())))
+        tokens.append(msgspec.structs.replace(token, top=top))
+    if tokens:
+        return [Logprobs(tuple(tokens))]
+    return [Unknown("logprobsResult", raw)] if says_something(raw) else []
+
+
+def _has_top(tops: list[Any], place: int) -> bool:
+    return place < len(tops) and isinstance(tops[place], dict)
+
+
+def _token(raw: Any) -> TokenLogprob | None:
+    fields = raw if isinstance(raw, dict) else {}
+    return token_of({"token": fields.get("token"), "logprob": fields.get("logProbability")})
+
+
+def _logprobs_object(tokens: Iterable[TokenLogprob]) -> dict[str, Any]:
+    def written(token: TokenLogprob) -> dict[str, Any]:
+        return {"token": token.token, "logProbability": token.logprob}
+
+    return {
+        "chosenCandidates": [written(token) for token in tokens],
+        "topCandidates": [{"candidates": [*map(written, token.top)]} for token in tokens],
+    }
 
 
 def _sources(candidate: _Candidate) -> Iterable[dict[str, Any]]:
@@ -843,6 +905,9 @@ class _Encoder:
         if isinstance(event, Citation):
             raw = event.raw or _source(event)
             return self._wire({"candidates": [{"citationMetadata": {"citations": [raw]}}]})
+        if isinstance(event, Logprobs):
+            result = _logprobs_object(event.tokens)
+            return self._wire({"candidates": [{"logprobsResult": result, "index": 0}]})
         if isinstance(event, Usage):
             self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Unknown):

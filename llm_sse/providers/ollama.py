@@ -45,6 +45,7 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     StreamStart,
@@ -54,6 +55,7 @@ from ..events import (
     Unknown,
     Usage,
 )
+from ..logprobs import token_object, tokens_event
 from ..ndjson import NDJSONDecoder, encode_ndjson
 from ..sse import ServerSentEvent
 from .base import (
@@ -61,6 +63,7 @@ from .base import (
     Decoder,
     Frames,
     Provider,
+    asked_logprobs,
     end_of_body,
     merge,
     normalised,
@@ -123,6 +126,7 @@ class _Line(Struct):
     message: _Message | None = None
     done: bool | None = None
     done_reason: str | None = None
+    logprobs: Any = None
     error: Any = None
 
     def is_known(self) -> bool:
@@ -200,6 +204,13 @@ class Ollama(Provider):
             )
         if chat.tools and chat.tool_choice != "none":
             body["tools"] = [_tool(tool) for tool in chat.tools]
+        if chat.response_format is not None:
+            schema = chat.response_format.schema
+            body["format"] = "json" if schema is None else schema
+        if chat.logprobs is not None:
+            body["logprobs"] = True
+            if chat.logprobs:
+                body["top_logprobs"] = chat.logprobs
         return HTTPRequest(
             url=f"{base_url}/api/chat",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -274,6 +285,7 @@ class Ollama(Provider):
             stream=asked.get("stream") is not False,
             usage=True,
             prompt=_last_text(asked.get("messages") or []),
+            logprobs=asked_logprobs(asked.get("logprobs"), asked.get("top_logprobs")),
         )
 
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
@@ -292,7 +304,10 @@ class Ollama(Provider):
             message["tool_calls"] = [_call_object(call) for call in completion.tool_calls]
         finish = Finish(completion.finish_reason or "stop", completion.raw_finish_reason)
         counts = _counts(completion.usage or Usage())
-        return msgspec.json.encode(_response(completion.model, message, _end(finish, counts)))
+        end = _end(finish, counts)
+        if completion.logprobs:
+            end["logprobs"] = [token_object(token) for token in completion.logprobs]
+        return msgspec.json.encode(_response(completion.model, message, end))
 
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": "..."}`."""
@@ -461,6 +476,8 @@ class _Decoder:
             events.append(StreamStart(line.model or None))
         if line.message is not None:
             self._message(line.message, events)
+        if line.logprobs is not None:
+            events += tokens_event("logprobs", line.logprobs)
         if line.done or line.done_reason:
             self._note_end(line, sse.data)
         if line.error:
@@ -604,6 +621,9 @@ class _Encoder:
             return self._line({"content": "", "thinking": event.text})
         if isinstance(event, ToolCall):
             return self._line({"content": "", "tool_calls": [_call_object(event)]})
+        if isinstance(event, Logprobs):
+            written = [token_object(token) for token in event.tokens]
+            return self._line({"content": ""}, {"done": False, "logprobs": written})
         if isinstance(event, Usage):
             self._counts = _counts(event)
         elif isinstance(event, Finish):

@@ -8,6 +8,7 @@ Wire shape -> events:
     {"choices":[{"delta":{"refusal":"..."}}]}                   RefusalDelta
     {"choices":[{"delta":{"tool_calls":[{"index":0,...}]}}]}    ToolCallDelta
     {"choices":[{"delta":{"annotations":[...]}}]}               Citation
+    {"choices":[{"logprobs":{"content":[...]}}]}                Logprobs
     {"search_results":[...], "citations":[...]}                 Citation        (told once)
     {"choices":[{"delta":{},"finish_reason":"stop"}]}           (kept for the end)
     {"choices":[],"usage":{...}}                                (kept for the end)
@@ -38,20 +39,25 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
 )
+from ..logprobs import says_something, token_object, tokens_event
 from ..sse import ServerSentEvent, encode_sse
+from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
     Provider,
+    asked_logprobs,
     end_of_body,
     merge,
     normalised,
@@ -150,6 +156,7 @@ class _Choice(Struct):
     index: int | None = None
     delta: _Delta | None = None
     finish_reason: str | None = None
+    logprobs: Any = None
 
 
 class _Groq(Struct):
@@ -186,6 +193,8 @@ class OpenAI(Provider):
             usage unasked and may refuse the question.
         body: What belongs into every request; the caller's `extra_body` wins.
         query: What follows the URL's question mark, such as `api-version=2024-10-21`.
+        json_schema: Whether it takes a JSON Schema; else the schema goes into the instructions,
+            and any JSON object is asked for.
     """
 
     max_tokens_field: str = "max_completion_tokens"
@@ -194,6 +203,7 @@ class OpenAI(Provider):
     ask_usage: bool = True
     body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     query: str = ""
+    json_schema: bool = True
 
     format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
@@ -214,8 +224,8 @@ class OpenAI(Provider):
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
         messages: list[Any] = [self._message(message) for message in chat.messages]
-        if chat.system:
-            messages.insert(0, {"role": "system", "content": chat.system})
+        if system := self._system(chat):
+            messages.insert(0, {"role": "system", "content": system})
         body: dict[str, Any] = {
             "model": chat.model,
             "messages": messages,
@@ -237,6 +247,7 @@ class OpenAI(Provider):
                 body.update(self.tools_body)
         if chat.tool_choice is not None:
             body["tool_choice"] = _tool_choice(chat.tool_choice)
+        body.update(self._output(chat))
         merge(body, self.body)
         return HTTPRequest(
             url=f"{base_url}/chat/completions" + (f"?{self.query}" if self.query else ""),
@@ -244,6 +255,37 @@ class OpenAI(Provider):
             headers={"Content-Type": "application/json"},
             credentials=self.credentials(key),
         )
+
+    def _system(self, chat: ChatRequest) -> str | None:
+        """Return the instructions, with the schema in them where it has no other place."""
+        format_ = chat.response_format
+        if self.json_schema or format_ is None or format_.schema is None:
+            return chat.system
+        schema = msgspec.json.encode(format_.schema).decode()
+        asked = f"Answer with one JSON object that is valid against this JSON Schema:\n{schema}"
+        return f"{chat.system}\n\n{asked}" if chat.system else asked
+
+    def _output(self, chat: ChatRequest) -> dict[str, Any]:
+        """Write what is asked of the answer's form, and what shall be told beside it.
+
+        Source: https://platform.openai.com/docs/api-reference/chat/create
+        """
+        body: dict[str, Any] = {}
+        if chat.response_format is not None:
+            body["response_format"] = self._response_format(chat.response_format)
+        if chat.logprobs is not None:
+            body["logprobs"] = True
+            if chat.logprobs:
+                body["top_logprobs"] = chat.logprobs
+        return body
+
+    def _response_format(self, format_: ResponseFormat) -> dict[str, Any]:
+        if format_.schema is None or not self.json_schema:
+            return {"type": "json_object"}
+        asked: dict[str, Any] = {"name": format_.name, "schema": format_.schema}
+        if format_.description is not None:
+            asked["description"] = format_.description
+        return {"type": "json_schema", "json_schema": {**asked, "strict": format_.strict}}
 
     def _message(self, message: Message) -> dict[str, Any]:
         """Write a turn as it is, with what of its reasoning this server wants back."""
@@ -352,6 +394,7 @@ class OpenAI(Provider):
             usage=not self.ask_usage
             or (isinstance(options, dict) and options.get("include_usage") is True),
             prompt=_last_text(messages),
+            logprobs=asked_logprobs(asked.get("logprobs"), asked.get("top_logprobs")),
         )
 
     def _refusal(self, message: str, code: str | None = None) -> APIError:
@@ -388,7 +431,12 @@ class OpenAI(Provider):
                 "created": 0,
                 "model": completion.model or "",
                 "choices": [
-                    {"index": 0, "message": message, "logprobs": None, "finish_reason": word}
+                    {
+                        "index": 0,
+                        "message": message,
+                        "logprobs": _logprobs_object(completion.logprobs),
+                        "finish_reason": word,
+                    }
                 ],
                 "usage": usage and (usage.raw or _usage_object(usage)),
             }
@@ -502,6 +550,8 @@ class _Decoder:
                 continue
             if choice.delta is not None:
                 self._delta(choice.delta, events)
+            if choice.logprobs is not None:
+                events += _logprobs(choice.logprobs)
             if choice.finish_reason:
                 self.raw_finish_reason = choice.finish_reason
         usage = chunk.usage or (chunk.x_groq.usage if chunk.x_groq else None)
@@ -641,6 +691,22 @@ def _parts(parts: list[Any]) -> Iterable[Event]:
             yield Unknown(str(part.get("type")), part)
 
 
+def _logprobs(raw: Any) -> Iterable[Event]:
+    """Read `{"content": [...], "refusal": [...]}`; those of a refusal are told as they are."""
+    if not isinstance(raw, dict):
+        return tokens_event("logprobs", raw)
+    events = tokens_event("logprobs", raw.get("content"))
+    rest = {name: value for name, value in raw.items() if name != "content"}
+    if says_something(rest):
+        events.append(Unknown("logprobs", rest))
+    return events
+
+
+def _logprobs_object(tokens: Iterable[TokenLogprob]) -> dict[str, Any] | None:
+    written = [token_object(token) for token in tokens]
+    return {"content": written, "refusal": None} if written else None
+
+
 def _citation(annotation: dict[str, Any]) -> Citation:
     """Read `{"type": "url_citation", "url_citation": {"url", "title", ...}}`, nested or flat."""
     inner = annotation.get("url_citation")
@@ -681,17 +747,23 @@ def _count(value: Any) -> int | None:
 
 
 def _usage(raw: dict[str, Any]) -> Usage:
-    """Read `usage`. xAI counts reasoning beside the completion; the total gives that away."""
+    """Read `usage`, which says the same thing in several places.
+
+    xAI counts reasoning beside the completion, as the total gives away, and may count what was
+    cached beside the prompt. Moonshot and Perplexity put details where others put only sums.
+
+    Source: https://github.com/vercel/ai/tree/main/packages (`xai`, `moonshotai`, `perplexity`)
+    """
     input_tokens = _count(raw.get("prompt_tokens"))
     output_tokens = _count(raw.get("completion_tokens"))
     details = raw.get("completion_tokens_details")
     reasoning = _count(details.get("reasoning_tokens")) if isinstance(details, dict) else None
+    if reasoning is None:
+        reasoning = _count(raw.get("reasoning_tokens"))
     details = raw.get("prompt_tokens_details")
     cached = _count(details.get("cached_tokens")) if isinstance(details, dict) else None
-    if cached is None:
-        cached = _count(raw.get("prompt_cache_hit_tokens"))
-    if cached is None:
-        cached = _count(raw.get("cached_tokens"))
+    for name in ("prompt_cache_hit_tokens", "cached_tokens"):
+        cached = _count(raw.get(name)) if cached is None else cached
     if (
         input_tokens is not None
         and output_tokens is not None
@@ -699,6 +771,8 @@ def _usage(raw: dict[str, Any]) -> Usage:
         and raw.get("total_tokens") == input_tokens + output_tokens + reasoning
     ):
         output_tokens += reasoning
+    if input_tokens is not None and cached is not None and cached > input_tokens:
+        input_tokens += cached
     return Usage(input_tokens, output_tokens, cached, reasoning, raw)
 
 
@@ -770,6 +844,8 @@ class _Encoder:
             return self._call(event)
         if isinstance(event, Citation):
             return self._chunk({"annotations": [_annotation(event)]})
+        if isinstance(event, Logprobs):
+            return self._chunk({}, logprobs=_logprobs_object(event.tokens))
         if isinstance(event, Usage):
             self._usage = event.raw or _usage_object(event)
         elif isinstance(event, Finish):
@@ -813,6 +889,8 @@ class _Encoder:
         """Send a content part as one, another choice as one, and anything else as it is."""
         if event.kind == "choice":
             return self._event({"choices": [event.data]})
+        if event.kind == "logprobs":
+            return self._chunk({}, logprobs=event.data)
         if event.kind == "content" or (_is_object(event.data) and event.data.get("type")):
             return self._chunk({"content": [event.data]})
         return encode_sse(msgspec.json.encode(event.data).decode())
@@ -824,8 +902,10 @@ class _Encoder:
             out += self._event({"choices": [], "usage": self._usage})
         return out + b"data: [DONE]\n\n"
 
-    def _chunk(self, delta: dict[str, Any], finish_reason: str | None = None) -> bytes:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(
+        self, delta: dict[str, Any], finish_reason: str | None = None, *, logprobs: Any = None
+    ) -> bytes:
+        choice = {"index": 0, "delta": delta, "logprobs": logprobs, "finish_reason": finish_reason}
         return self._event({"choices": [choice]})
 
     def _event(self, fields: dict[str, Any]) -> bytes:

@@ -4,6 +4,7 @@ Wire shape -> events (the `type` inside the JSON counts; many servers write no S
 
     response.created, .queued, .in_progress  {"response": {...}}     StreamStart, once
     response.output_text.delta               {"delta"}               TextDelta
+    response.output_text.delta               {"logprobs": [...]}     Logprobs
     response.refusal.delta                   {"delta"}               RefusalDelta
     response.reasoning_summary_text.delta    {"delta"}               ReasoningDelta
     response.reasoning_text.delta            {"delta"}               ReasoningDelta
@@ -57,11 +58,13 @@ from ..events import (
     Unknown,
     Usage,
 )
+from ..logprobs import tokens_event
 from ..sse import ServerSentEvent, encode_sse
 from .base import (
     Accepted,
     Decoder,
     Provider,
+    asked_logprobs,
     end_of_body,
     merge,
     normalised,
@@ -92,7 +95,13 @@ from .responses_encoder import (
     response_object,
     usage_object,
 )
-from .responses_input import input_items, last_user_text, tool_choice_object, tool_object
+from .responses_input import (
+    input_items,
+    last_user_text,
+    text_format,
+    tool_choice_object,
+    tool_object,
+)
 
 __all__ = ["Responses"]
 
@@ -111,6 +120,8 @@ _UNDER_WAY = {
     "response.in_progress": "in_progress",
 }
 _ERRORS = frozenset({"error", "response.error"})
+#: What a request includes to be told the log-probabilities.
+_LOGPROBS = "message.output_text.logprobs"
 _STATUSES = frozenset({*_ENDS.values(), *_UNDER_WAY.values()})
 
 #: The kinds of text, each with the events that bring it, in pieces and whole.
@@ -192,6 +203,7 @@ class _Wire(Struct):
     arguments: Any = None
     input: Any = None
     annotation: Any = None
+    logprobs: list[Any] | None = None
     part: dict[str, Any] | None = None
     item: dict[str, Any] | None = None
     response: dict[str, Any] | None = None
@@ -235,6 +247,10 @@ class Responses(Provider):
             body["tools"] = [tool_object(tool) for tool in chat.tools]
         if chat.tool_choice is not None:
             body["tool_choice"] = tool_choice_object(chat.tool_choice)
+        if chat.response_format is not None:
+            body["text"] = {"format": text_format(chat.response_format)}
+        if chat.logprobs is not None:
+            body.update(include=[_LOGPROBS], top_logprobs=chat.logprobs)
         return HTTPRequest(
             url=f"{base_url}/responses",
             body=msgspec.json.encode(merge(body, chat.extra_body)),
@@ -315,8 +331,14 @@ class Responses(Provider):
                 "One of \"input\" or \"previous_response_id\" or 'prompt' or 'conversation' must "
                 "be provided."
             )
+        include = asked.get("include")
+        likely = isinstance(include, list) and _LOGPROBS in include
         return Accepted(
-            model=model, stream=asked.get("stream") is True, usage=True, prompt=last_user_text(said)
+            model=model,
+            stream=asked.get("stream") is True,
+            usage=True,
+            prompt=last_user_text(said),
+            logprobs=asked_logprobs(likely, asked.get("top_logprobs")),
         )
 
     def _missing(self, message: str) -> APIError:
@@ -669,12 +691,22 @@ class _Decoder:
 
     def _delta(self, kind: str, wire: _Wire) -> Iterable[Event]:
         text = wire.delta
+        if wire.logprobs:
+            return self._likely_delta(kind, wire)
         if not text:
             return ()
         item = self._item(_FAMILIES[kind], wire)
         item.parts[kind, _part_index(kind, wire)].append(text)
         self._tell(kind, text, item)
         return (_TEXT_EVENTS[kind](text),)
+
+    def _likely_delta(self, kind: str, wire: _Wire) -> Iterable[Event]:
+        """Tell a piece of text, and the log-probabilities of its tokens."""
+        logprobs, wire.logprobs = wire.logprobs or [], None
+        item = self._item(_FAMILIES[kind], wire)
+        for _ in logprobs:  # the whole part will have them once more
+            self._count("logprob", item)
+        return [*self._delta(kind, wire), *tokens_event("logprobs", logprobs)]
 
     def _whole_text(self, kind: str, wire: _Wire) -> Iterable[Event]:
         """Tell what of a part came in no piece; what cannot be compared waits for the item."""
@@ -902,6 +934,12 @@ def _beyond_message(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str
         )
         if text:
             yield kind, text, _TEXT_EVENTS[kind](text)
+        logprobs = part.get("logprobs")
+        told = logprobs if isinstance(logprobs, list) else []
+        if new := [token for token in told if rest.is_new("logprob")]:
+            for event in tokens_event("logprobs", new):
+                yield "logprob", "", event
+            yield from (("logprob", "", None) for _ in new[1:])
         for annotation in objects_in(part.get("annotations")):
             if rest.is_new("citation"):
                 yield "citation", "", _citation(annotation)
@@ -931,11 +969,15 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
         value = source.get(name) if isinstance(source, dict) else None
         return value if isinstance(value, int) else None
 
+    input_tokens = count("input_tokens")
+    cached = count("cached_tokens", "input_tokens_details")
+    if input_tokens is not None and cached is not None and cached > input_tokens:
+        input_tokens += cached  # xAI has been seen to count them beside each other
     return [
         Usage(
-            count("input_tokens"),
+            input_tokens,
             count("output_tokens"),
-            count("cached_tokens", "input_tokens_details"),
+            cached,
             count("reasoning_tokens", "output_tokens_details"),
             raw,
         )

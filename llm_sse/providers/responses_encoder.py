@@ -14,15 +14,18 @@ from ..events import (
     Event,
     Finish,
     FinishReason,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
 )
+from ..logprobs import token_object
 from ..sse import encode_sse
 
 __all__ = [
@@ -115,8 +118,11 @@ def response_object(
     }
 
 
-def _text_part(text: str = "", annotations: Iterable[Any] = ()) -> dict[str, Any]:
-    return {"type": "output_text", "annotations": [*annotations], "logprobs": [], "text": text}
+def _text_part(
+    text: str = "", annotations: Iterable[Any] = (), logprobs: Iterable[TokenLogprob] = ()
+) -> dict[str, Any]:
+    told = [token_object(token) for token in logprobs]
+    return {"type": "output_text", "annotations": [*annotations], "logprobs": told, "text": text}
 
 
 def _message_item(number: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
@@ -160,7 +166,7 @@ def output_items(completion: Completion) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
     if completion.text or completion.citations:
         annotations = map(_annotation_object, completion.citations)
-        parts.append(_text_part(completion.text, annotations))
+        parts.append(_text_part(completion.text, annotations, completion.logprobs))
     if completion.refusal:
         parts.append({"type": "refusal", "refusal": completion.refusal})
     if parts:
@@ -212,6 +218,8 @@ class Encoder:
             return self._call(event)
         if isinstance(event, Citation):
             return self._citation(event)
+        if isinstance(event, Logprobs):
+            return self._logprobs(event)
         if isinstance(event, Usage):
             self._usage = usage_object(event)
         elif isinstance(event, Finish):
@@ -303,6 +311,16 @@ class Encoder:
             annotation=annotations[-1],
         )
 
+    def _logprobs(self, event: Logprobs) -> bytes:
+        """Send tokens behind the text that they belong to; the whole part has them, too."""
+        out = self._open("message", _message_item(len(self._output), []))
+        out += self._open_part(_text_part())
+        assert self._part is not None
+        written = [token_object(token) for token in event.tokens]
+        self._part["logprobs"] += written
+        kind = "response.output_text.delta"
+        return out + self._event(kind, **self._at(), delta="", logprobs=written)
+
     def _fragment(self, delta: ToolCallDelta) -> bytes:
         out = b""
         call = self._calls.get(delta.index)
@@ -351,7 +369,8 @@ class Encoder:
         whole = part[name] = "".join(self._pieces)
         summary = part["type"] == "summary_text"
         kind = "reasoning_summary_text" if summary else part["type"]
-        said = {name: whole, **({"logprobs": []} if kind == "output_text" else {})}
+        more = {"logprobs": part["logprobs"]} if kind == "output_text" else {}
+        said = {name: whole, **more}
         out = self._event(f"response.{kind}.done", **self._at(), **said)
         kind = "reasoning_summary_part" if summary else "content_part"
         out += self._event(f"response.{kind}.done", **self._at(), part=part)

@@ -9,9 +9,10 @@ import msgspec
 
 from ..chat import Message, Tool, own_reasoning
 from ..errors import ConfigurationError
+from ..structured import ResponseFormat
 from .lenient import objects_in, text_or_none
 
-__all__ = ["input_items", "last_user_text", "tool_choice_object", "tool_object"]
+__all__ = ["input_items", "last_user_text", "text_format", "tool_choice_object", "tool_object"]
 
 #: How gateways call the reasoning that this format seals.
 _REASONING = "openai-responses-v1"
@@ -128,6 +129,19 @@ def tool_choice_object(choice: str | dict[str, Any]) -> Any:
     if choice in ("auto", "none", "required"):
         return choice
     return {"type": "function", "name": choice}
+
+
+def text_format(format_: ResponseFormat) -> dict[str, Any]:
+    """Write `text.format`: what Chat Completions nests is flat here.
+
+    Source: https://platform.openai.com/docs/api-reference/responses/create (`text`)
+    """
+    if format_.schema is None:
+        return {"type": "json_object"}
+    asked: dict[str, Any] = {"name": format_.name, "schema": format_.schema}
+    if format_.description is not None:
+        asked["description"] = format_.description
+    return {"type": "json_schema", **asked, "strict": format_.strict}
 
 
 def last_user_text(said: str | list[Any]) -> str:

@@ -9,25 +9,31 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Generator, Iterator, Mapping, Sequence
+import threading
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
 from ..chat import Message, Tool, check_base_url, check_header, make_chat
 from ..completion import Completion
-from ..errors import APIError, ConfigurationError, StreamClosed
-from ..events import Event
+from ..errors import APIError, ConfigurationError, InvalidOutputError, StreamClosed
+from ..events import Event, TextDelta, ToolResult
 from ..metrics import StreamMetrics
 from ..providers import find_provider
 from ..rate_limit import RateLimit, read_rate_limit
 from ..retry import RetryPolicy
+from ..structured import ending_problem, invalid_output, read_format
 from .channel import Channel
 from .fallback import Candidate, Fallbacks, read_fallback
 from .reader import Reading, Timeouts
 from .recorder import Recording
 from .source import EventSource
+
+if TYPE_CHECKING:
+    from ..growing import GrowingValue
 
 __all__ = [
     "TokenStream",
@@ -38,6 +44,11 @@ __all__ = [
     "stream_openai",
     "stream_sync",
 ]
+
+
+#: msgspec prepares a caller's type when it is first used. Several threads that do so at once have
+#: been seen to crash the interpreter (as of 0.22), so one of them does it, before any answer comes.
+_preparing = threading.Lock()
 
 
 class TokenStream:
@@ -52,8 +63,9 @@ class TokenStream:
     Thread: one reader; `close()` may be called from any thread.
     """
 
-    def __init__(self, reader: Reading) -> None:
+    def __init__(self, reader: Reading, response_format: Any = None) -> None:
         self._reader = reader
+        self._response_format = response_format
         self._next: Generator[str, None, None] | None = None
 
     def __iter__(self) -> Iterator[str]:
@@ -118,6 +130,71 @@ class TokenStream:
                 f"this stream {state}; what has arrived is in .completion", provider=self.provider
             )
         return completion.text
+
+    def parsed(self) -> Any:
+        """Read to the end and return the value that the answer is, checked.
+
+        With a type as `response_format` it is an instance of that; with a schema, or without any
+        format, what JSON gives. What is checked is said at `Completion.parsed`.
+
+        Raises:
+            InvalidOutputError: The answer is not what was asked for.
+            StreamError: The one error that ended the stream, with `.completion`.
+            StreamClosed: The stream was closed before its end, or a loop is reading it.
+        """
+        self.text()
+        try:
+            return self.completion.parsed(self._response_format)
+        except InvalidOutputError as error:
+            error.request_id = self.request_id
+            raise
+
+    def partial(self) -> Iterator[Any]:
+        """Yield the JSON value that the answer is while it grows, after each field or item.
+
+        It is the same dictionary or list each time, with more in it: a copy for each would take
+        time that grows with the square of the answer. Copy what you keep. Strings and numbers are
+        in it when they are whole; the last value yielded is the whole answer. It is JSON as it
+        comes: only `parsed()`, which may be called after the loop, checks it and makes instances.
+
+        It needs the library `ijson`, which comes with the extra `structured`. Leaving the loop
+        early closes the stream.
+
+        Raises:
+            InvalidOutputError: The answer is no JSON, or not whole; raised at its end.
+            ConfigurationError: `ijson` is not installed; raised by the call itself.
+            StreamError: The one error that ended the stream, with `.completion`.
+        """
+        try:
+            from ..growing import GrowingValue  # noqa: PLC0415  # its library is optional
+        except ImportError as error:
+            raise ConfigurationError(
+                f"partial() needs the library ijson: pip install 'llm-sse[structured]' ({error})"
+            ) from None
+        format_ = read_format(self._response_format)
+        wrapped = format_ is not None and format_.wrapped
+        return self._grow(lambda: GrowingValue(wrapped=wrapped))
+
+    def _grow(self, begin: Callable[[], GrowingValue]) -> Generator[Any, None, None]:
+        growing = begin()
+        with closing(self._reader.events()) as events:
+            for event in events:
+                if isinstance(event, TextDelta):
+                    yield from growing.feed(event.text)
+                elif isinstance(event, ToolResult):
+                    # That answer only asked for tools; another one follows.
+                    growing = begin()
+        completion = self.completion
+        if completion.finish_reason is None:
+            return  # somebody has closed it
+        problem = ending_problem(completion)
+        if problem is None:
+            yield from growing.end()
+            if growing.complete and growing.problem is None:
+                return
+        failure = invalid_output(completion, problem, growing.problem)
+        failure.request_id = self.request_id
+        raise failure
 
     @property
     def completion(self) -> Completion:
@@ -216,6 +293,8 @@ def stream_sync(
     stop: str | Sequence[str] | None = None,
     tools: Sequence[Tool | Mapping[str, Any]] | None = None,
     tool_choice: str | Mapping[str, Any] | None = None,
+    response_format: Any = None,
+    logprobs: int | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
     headers: Mapping[str, str] | None = None,
@@ -245,6 +324,11 @@ def stream_sync(
         stop: One text, or several, at which the answer ends.
         tools: Each a `Tool`, the same in OpenAI's shape, or a provider's own.
         tool_choice: `auto`, `none`, `required`, or a tool's name.
+        response_format: The form of the answer, for `parsed()` and `partial()`: a type (a
+            `msgspec.Struct`, a dataclass, a `TypedDict`, `list[int]`, a pydantic model), a JSON
+            Schema, OpenAI's own object, or `json_object` for any JSON object.
+        logprobs: How many alternatives to tell for each token, with the log-probabilities of all
+            of them; 0 is the chosen token alone.
         api_key: The key; else the environment's. With a `base_url` it may be empty: then none is
             sent, the environment's neither.
         base_url: Another server, in the form that the vendor's own SDK takes.
@@ -290,6 +374,7 @@ def stream_sync(
             "temperature": temperature,
             "top_p": top_p,
             "tool_choice": tool_choice,
+            "logprobs": logprobs,
             "stream": stream,
         },
         "buffer_size": buffer_size,
@@ -297,6 +382,8 @@ def stream_sync(
         "retry": retry,
         "recording": _recording(record),
     }
+    with _preparing:
+        common["question"]["response_format"] = read_format(response_format)
     others = read_fallback(fallback, first)
     candidates = [_candidate(**first, **common)]
     for other in others:
@@ -306,7 +393,8 @@ def stream_sync(
             where = 'in fallback, where a dict can have "api_key", "base_url" and more of its own'
             error.args = (f"{where}: {error}",)
             raise
-    return TokenStream(Fallbacks(candidates) if others else candidates[0].open())
+    reader = Fallbacks(candidates) if others else candidates[0].open()
+    return TokenStream(reader, response_format)
 
 
 def _recording(record: Any) -> Recording | None:
@@ -371,7 +459,8 @@ def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
     """Ask a model for its whole answer at once, without streaming.
 
     The arguments are those of `stream_sync`; the limits and retries, too. As the first content is
-    the whole answer, `first_token_s` limits all of it.
+    the whole answer, `first_token_s` limits all of it. `complete_sync(..., response_format=Recipe)`
+    asks for a value, and `.parsed(Recipe)` is the value.
 
     Raises:
         StreamError: There is no whole answer.

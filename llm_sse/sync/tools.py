@@ -37,17 +37,18 @@ class ToolLoop(TokenStream):
     """The answers of a conversation in which tools run, as one stream.
 
     It is read like a `TokenStream`: iterating it gives the text of all rounds, `events()`
-    everything that is said in them, and a `ToolResult` after each call. `text()` and `completion`
-    are those of the last round; so are `metrics` and `request_id`.
+    everything that is said in them, and a `ToolResult` after each call. `text()`, `parsed()` and
+    `completion` are those of the last round, so are `metrics` and `request_id`; `partial()` begins
+    anew with each.
 
     Thread: one reader, in whose thread the tools run; `close()` may be called from any thread. It
     does not interrupt a tool that is running: when that returns, the loop ends.
     """
 
-    def __init__(self, rounds: _Rounds) -> None:
+    def __init__(self, rounds: _Rounds, response_format: Any = None) -> None:
         # What runs does not know the loop that the caller holds: as with a single stream, dropping
         # it ends everything.
-        super().__init__(rounds)
+        super().__init__(rounds, response_format)
         self._rounds = rounds
 
     @property
@@ -120,7 +121,8 @@ def run_tools(
             del given["tool_choice"]
         return stream_sync(messages=messages, tools=described, **given)
 
-    return ToolLoop(_Rounds(ask, conversation, functions, max_rounds, on_tool_error))
+    rounds = _Rounds(ask, conversation, functions, max_rounds, on_tool_error)
+    return ToolLoop(rounds, arguments.get("response_format"))
 
 
 class _Rounds:

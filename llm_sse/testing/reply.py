@@ -13,9 +13,11 @@ from msgspec import Struct
 from ..events import (
     Event,
     Finish,
+    Logprobs,
     ReasoningDelta,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Usage,
@@ -248,12 +250,15 @@ class Reply:
         """Yield what one action says, and count its deltas."""
         for event in self._told(action):
             yield event
-            if not isinstance(event, ToolCall):
+            if not isinstance(event, (ToolCall, Logprobs)):
                 self._deltas += 1
 
     def _told(self, action: Say | Think | CallTool) -> Iterator[Event]:
         if isinstance(action, Say):
-            yield from map(TextDelta, words(action.text))
+            for word in words(action.text):
+                yield TextDelta(word)
+                if self._accepted.logprobs is not None:
+                    yield _likely(word, self._accepted.logprobs)
         elif isinstance(action, Think):
             yield from map(ReasoningDelta, words(action.text))
         else:
@@ -287,6 +292,16 @@ class Reply:
             yield _Piece(event[:half])
             event = event[half:]
         yield Break(cut.how, event)
+
+
+def _likely(word: str, alternatives: int) -> Logprobs:
+    """Make up how likely a word was, and what might have stood there."""
+    own = TokenLogprob(word, -0.25, word.encode())
+    others = [
+        TokenLogprob(f"{word}{n}", -2.0 - n, f"{word}{n}".encode()) for n in range(1, alternatives)
+    ]
+    top = (own, *others) if alternatives else ()
+    return Logprobs((msgspec.structs.replace(own, top=top),))
 
 
 def head_of(actions: Sequence[Action], how: Framing) -> tuple[Framing, float | None]:

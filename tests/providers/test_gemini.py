@@ -255,6 +255,8 @@ class TestFinish:
             ("IMAGE_RECITATION", "content_filter"),
             ("NO_IMAGE", "content_filter"),
             ("MODEL_ARMOR", "content_filter"),
+            ("ESCALATION", "content_filter"),
+            ("PUP_LIMITED_DISABLED", "content_filter"),
             ("CONTINUATION", "pause"),
             ("MALFORMED_FUNCTION_CALL", "error"),
             ("MALFORMED_RESPONSE", "error"),

@@ -620,6 +620,9 @@ class TestFinish:
         """The figures are normalised, and the provider's object stays as it was."""
         got = decode(CREATED, end(usage=USAGE))
         assert got.events[-2] == Usage(4, 6, 1, 2, USAGE)
+        beside = {**USAGE, "input_tokens_details": {"cached_tokens": 5}}
+        got = decode(CREATED, end(usage=beside))
+        assert got.events[-2] == Usage(9, 6, 5, 2, beside)
 
     @pytest.mark.parametrize("usage", [None, {}, "much", 5])
     def test_there_may_be_no_usage(self, usage: Any) -> None:

@@ -18,12 +18,14 @@ from llm_sse.events import (
     Citation,
     Event,
     Finish,
+    Logprobs,
     ReasoningDelta,
     RefusalDelta,
     Resumed,
     Retrying,
     StreamStart,
     TextDelta,
+    TokenLogprob,
     ToolCall,
     ToolCallDelta,
     Unknown,
@@ -65,6 +67,23 @@ values = st.recursive(
 )
 objects = st.dictionaries(any_text, values, max_size=4)
 starts = st.builds(StreamStart, text, text)
+numbers = st.floats(-1e6, 0, allow_nan=False)
+alternatives = st.builds(TokenLogprob, any_text, numbers, st.none() | st.binary(max_size=4))
+tokens = st.builds(
+    lambda token, top: msgspec.structs.replace(token, top=tuple(top)),
+    alternatives,
+    st.lists(alternatives, max_size=2),
+)
+likely = st.lists(tokens, min_size=1, max_size=3).map(lambda some: Logprobs(tuple(some)))
+
+
+def without_bytes(event: Logprobs) -> Logprobs:
+    """Leave out the bytes, which Gemini does not tell."""
+
+    def plain(token: TokenLogprob) -> TokenLogprob:
+        return TokenLogprob(token.token, token.logprob, top=tuple(map(plain, token.top)))
+
+    return Logprobs(tuple(map(plain, event.tokens)))
 
 
 def citations(*names: str, strings: st.SearchStrategy[str], **fields: Any) -> Any:
@@ -154,6 +173,7 @@ def openai_answers(draw: st.DrawFn) -> list[Event]:
         st.builds(RefusalDelta, text),
         cited,
         cited.map(lambda citation: wrapped("url_citation", citation)),
+        likely,
         part.map(lambda data: Unknown(data["type"], data)),
         st.integers(0, 9).map(lambda data: Unknown("content", data)),
         st.lists(st.integers(), max_size=2).map(lambda data: Unknown("message", data)),
@@ -167,6 +187,11 @@ def openai_answers(draw: st.DrawFn) -> list[Event]:
     table |= {"tool_calls": "tool_calls", "eos": "stop", "error": "error"}
     finish = draw(finishes(table, called=bool(calls), message=st.none()))
     return [draw(starts), *body, *whole, *draw(openai_usage()), finish]
+
+
+def whole_prompt(asked: int, cached: int | None) -> int:
+    """Count the prompt: more cached tokens than it has are not among its own."""
+    return asked + cached if cached is not None and cached > asked else asked
 
 
 @st.composite
@@ -184,7 +209,7 @@ def openai_usage(draw: st.DrawFn) -> list[Usage]:
         raw["completion_tokens_details"] = {"reasoning_tokens": thought}
     beside = thought if thought and draw(st.booleans()) else 0
     raw["total_tokens"] = asked + said + beside
-    return [Usage(asked, said + beside, cached, thought, raw)]
+    return [Usage(whole_prompt(asked, cached), said + beside, cached, thought, raw)]
 
 
 @st.composite
@@ -200,6 +225,7 @@ def responses_answers(draw: st.DrawFn) -> list[Event]:
         st.builds(RefusalDelta, text),
         cited,
         cited.map(lambda citation: wrapped("url_citation", citation)),
+        likely,
         other.map(lambda data: Unknown(data["type"], data)),
     )
     calls = [
@@ -239,7 +265,7 @@ def responses_usage(draw: st.DrawFn) -> list[Usage]:
     raw |= {"input_tokens_details": {"cached_tokens": cached}}
     if thought is not None:
         raw["output_tokens_details"] = {"reasoning_tokens": thought, "more": None}
-    return [Usage(asked, said, cached, thought, raw)]
+    return [Usage(whole_prompt(asked, cached), said, cached, thought, raw)]
 
 
 @st.composite
@@ -308,6 +334,7 @@ def gemini_answers(draw: st.DrawFn) -> list[Event]:
         calls,
         cited,
         cited.map(lambda citation: wrapped("web", citation)),
+        likely.map(without_bytes),
         other,
     )
     body = draw(st.lists(content, max_size=10))
@@ -350,6 +377,7 @@ def ollama_answers(draw: st.DrawFn) -> list[Event]:
     content: st.SearchStrategy[list[Event]] = st.one_of(
         st.builds(TextDelta, text).map(lambda event: [event]),
         st.builds(ReasoningDelta, text).map(lambda event: [event]),
+        likely.map(lambda event: [event]),
         (foreign | st.lists(st.integers())).map(lambda data: [Unknown("message", data)]),
         st.builds(whole_call, maybe_text, text, objects.map(to_json) | any_text.filter(no_object)),
     )

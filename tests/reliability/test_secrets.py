@@ -39,6 +39,7 @@ from llm_sse.errors import (
     ConfigurationError,
     ConnectError,
     ConnectionLost,
+    InvalidOutputError,
     InvalidRequestError,
     ProtocolError,
     RateLimitError,
@@ -613,7 +614,8 @@ class TestTheSearch:
             for cls in vars(llm_sse.errors).values()
             if isinstance(cls, type) and issubclass(cls, StreamError)
         }
-        assert set(SCENARIOS) | set(REFUSALS) == classes - {StreamError, APIError, TooManyRounds}
+        after_the_end = {TooManyRounds, InvalidOutputError}
+        assert set(SCENARIOS) | set(REFUSALS) == classes - {StreamError, APIError} - after_the_end
 
 
 class TestKeys:

@@ -1,0 +1,301 @@
+"""What form the answer shall have, and what it then is: `response_format=`.
+
+::
+
+    response_format=Recipe --read_format()--> ResponseFormat --provider--> the request
+    Completion.text --json_text()--> JSON --parse_output()--> Recipe(...)
+
+A typed class is described by its JSON Schema, and the answer is decoded into it: what comes out has
+been checked against the class by msgspec, or by pydantic for what is made of its models.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any, Union, get_args
+
+import msgspec
+from msgspec import Struct
+
+from .errors import ConfigurationError, InvalidOutputError
+from .json_schema import Unfit, inlined_root, strict_schema
+from .json_text import json_text
+
+__all__ = ["ResponseFormat", "ending_problem", "invalid_output", "parse_output", "read_format"]
+
+#: The only property of the object that stands for an answer whose root is no object.
+WRAPPER = "value"
+_SHOWN_CHARS = 200
+
+
+class ResponseFormat(Struct, frozen=True, kw_only=True):
+    """The form of an answer, in no provider's words.
+
+    Attributes:
+        name: What it is called, in letters, digits, `_` and `-`.
+        schema: Its JSON Schema; `None` is any JSON object.
+        strict: Whether the schema fits the strict mode of those that have one.
+        description: What it is for, for the model.
+        wrapped: Whether the answer is the one property `value` of an object, because its own root
+            is none and some providers take nothing else.
+    """
+
+    name: str
+    schema: Union[dict[str, Any], None] = None
+    strict: bool = False
+    description: Union[str, None] = None
+    wrapped: bool = False
+
+
+def read_format(given: Any) -> ResponseFormat | None:
+    """Read what a caller gave as `response_format`.
+
+    A type is ready to be decoded into then. Threads must not make it so at once: see
+    `llm_sse.sync.stream`.
+
+    Args:
+        given: A type, a JSON Schema, OpenAI's own objects, or the word `json_object`.
+
+    Raises:
+        ConfigurationError: It is none of these.
+    """
+    if given is None or isinstance(given, ResponseFormat):
+        return given
+    if isinstance(given, str):
+        if given != "json_object":
+            raise ConfigurationError(
+                f"response_format cannot be {given!r}: pass a class, a JSON Schema, "
+                "or 'json_object' for any JSON object"
+            )
+        return ResponseFormat(name="answer")
+    if not isinstance(given, Mapping):
+        return _typed_format(given)
+    kind = given.get("type")
+    if kind == "text":
+        return None
+    if kind == "json_object":
+        return ResponseFormat(name="answer")
+    if kind == "json_schema":
+        return _openai_format(given)
+    return ResponseFormat(
+        name=_name(given.get("title")), schema=dict(given), strict=_fits(dict(given))
+    )
+
+
+def parse_output(completion: Any, response_format: Any) -> Any:
+    """Return the value that an answer is.
+
+    Args:
+        completion: The whole answer, a `Completion`.
+        response_format: What was asked for; `None` is any JSON.
+
+    Raises:
+        InvalidOutputError: The answer is not that, or is no answer.
+        ConfigurationError: `response_format` is nothing that can be asked for.
+    """
+    format_ = read_format(response_format)
+    problem = ending_problem(completion)
+    if problem is not None:
+        raise invalid_output(completion, problem)
+    text = json_text(completion.text).strip()
+    cut = completion.finish_reason == "length"
+    if not text or (cut and text[-1] not in '}]"'):  # half a number would be a number, too
+        raise invalid_output(completion, None)
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)  # is it JSON at all?
+        value = _parser(response_format, format_)(text)
+    except _Misfit as error:
+        raise invalid_output(completion, str(error)) from None
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise invalid_output(completion, f"the answer does not fit: {error}") from None
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise invalid_output(completion, None, str(error)) from None
+    return value
+
+
+def ending_problem(completion: Any) -> str | None:
+    """Say why an answer's end leaves no value, whatever its text; `None` where it may have one."""
+    if completion.refusal:
+        return f"the model refused: {completion.refusal}"
+    if completion.tool_calls:
+        names = ", ".join(call.name for call in completion.tool_calls)
+        return f"the model calls tools ({names}) instead of answering"
+    if completion.finish_reason is None:
+        return "the answer broke off"
+    if completion.finish_reason == "content_filter":
+        word = completion.raw_finish_reason or "content_filter"
+        said = f": {completion.text[:_SHOWN_CHARS]!r}" if completion.text else ""
+        return f"the provider stopped the answer ({word}){said}"
+    return None
+
+
+def invalid_output(
+    completion: Any, problem: str | None, detail: str | None = None
+) -> InvalidOutputError:
+    """Make the error for an answer without a value.
+
+    Args:
+        completion: The answer.
+        problem: What is wrong; `None` where its text is not JSON, as far as it goes.
+        detail: What the parser says of that text.
+    """
+    if problem is None:
+        if completion.finish_reason == "length":
+            problem = (
+                "the answer was cut by the limit of tokens "
+                f"after {len(completion.text)} characters; pass a larger max_tokens"
+            )
+        elif not completion.text.strip():
+            problem = "the answer is empty"
+        else:
+            why = f" ({detail})" if detail else ""
+            problem = f"the answer is not JSON{why}: {completion.text[:_SHOWN_CHARS]!r}"
+            if completion.finish_reason != "stop":
+                problem += f"; it ended with {completion.raw_finish_reason!r}"
+    prefix = f"{completion.provider}: " if completion.provider else ""
+    error = InvalidOutputError(prefix + problem, provider=completion.provider)
+    error.completion = completion
+    return error
+
+
+class _Misfit(ValueError):
+    """A value is JSON, and not what was asked for; the message says where."""
+
+
+def _typed_format(type_: Any) -> ResponseFormat:
+    schema = inlined_root(_schema_of(type_))
+    wrapped = schema.get("type") != "object"
+    if wrapped:
+        definitions = schema.pop("$defs", None)
+        schema = {"type": "object", "properties": {WRAPPER: schema}, "required": [WRAPPER]}
+        if definitions:
+            schema["$defs"] = definitions
+    name = _name(getattr(type_, "__name__", None))
+    try:
+        fitted = strict_schema(schema)
+    except Unfit:
+        return ResponseFormat(name=name, schema=schema, wrapped=wrapped)
+    return ResponseFormat(name=name, schema=fitted, strict=True, wrapped=wrapped)
+
+
+def _schema_of(type_: Any) -> dict[str, Any]:
+    try:
+        if (adapter := _pydantic_adapter(type_)) is not None:
+            schema: dict[str, Any] = adapter.json_schema()
+            return schema
+        msgspec.json.Decoder(type_)  # a schema can be made of more than can be decoded
+        return msgspec.json.schema(type_)
+    except Exception as error:  # annotations are code, and may raise anything
+        reason = str(error).partition("\n\n")[2] or str(error)
+        raise ConfigurationError(
+            f"response_format cannot be {type_!r}: {reason}; pass a msgspec.Struct, a dataclass, a "
+            "TypedDict, a pydantic model, or a JSON Schema"
+        ) from None
+
+
+def _pydantic_adapter(type_: Any) -> Any:
+    """Return pydantic's own reader of a type that has a model in it; `None` for any other type.
+
+    Whoever has such a type has imported pydantic.
+    """
+    pydantic = sys.modules.get("pydantic")
+    adapter = getattr(pydantic, "TypeAdapter", None)
+    return adapter(type_) if adapter is not None and _has_model(type_) else None
+
+
+def _has_model(type_: Any) -> bool:
+    return hasattr(type_, "__pydantic_validator__") or any(map(_has_model, get_args(type_)))
+
+
+def _openai_format(given: Mapping[str, Any]) -> ResponseFormat:
+    """Read `{"type": "json_schema", "json_schema": {...}}`, and the flat form of Responses."""
+    inner = given.get("json_schema", given)
+    schema = inner.get("schema") if isinstance(inner, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise ConfigurationError(
+            'response_format must look like {"type": "json_schema", "json_schema": '
+            '{"name": ..., "schema": {...}}}'
+        )
+    name, description = inner.get("name"), inner.get("description")
+    if not isinstance(name, str) or _name(name) != name:
+        raise ConfigurationError(
+            f"response_format: the name must be 1 to 64 letters, digits, '_' and '-', not {name!r}"
+        )
+    return ResponseFormat(
+        name=name,
+        schema=dict(schema),
+        strict=inner.get("strict") is True,
+        description=description if isinstance(description, str) else None,
+    )
+
+
+def _name(name: object) -> str:
+    """Return a name that all providers take."""
+    return re.sub(r"[^a-zA-Z0-9_-]+", "_", name if isinstance(name, str) else "")[:64] or "answer"
+
+
+def _fits(schema: dict[str, Any]) -> bool:
+    """Whether a schema is strict as it stands."""
+    try:
+        return schema.get("type") == "object" and strict_schema(schema) == schema
+    except Unfit:
+        return False
+
+
+def _parser(given: Any, format_: ResponseFormat | None) -> Callable[[str], Any]:
+    """Return what makes a value of a JSON text, and raises where it does not fit."""
+    if format_ is None:
+        return msgspec.json.decode
+    if not isinstance(given, (str, Mapping, ResponseFormat)):
+        return lambda text: _decode_typed(_unwrapped(text) if format_.wrapped else text, given)
+    if format_.schema is None:
+        return lambda text: msgspec.json.decode(text, type=dict[str, Any])
+    schema = format_.schema
+    return lambda text: _checked(msgspec.json.decode(text), schema)
+
+
+def _unwrapped(text: str) -> str | bytes:
+    """Take the answer out of its object; a model that was not held to it may have left it out."""
+    try:
+        fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
+    except msgspec.ValidationError:
+        return text
+    return bytes(fields[WRAPPER]) if set(fields) == {WRAPPER} else text
+
+
+def _decode_typed(text: str | bytes, type_: Any) -> Any:
+    adapter = _pydantic_adapter(type_)
+    if adapter is None:
+        return msgspec.json.decode(text, type=type_)
+    try:
+        return adapter.validate_json(text)
+    except sys.modules["pydantic"].ValidationError as error:
+        found = error.errors(include_url=False)
+        problems = "; ".join(f"{one['msg']} - at `{_path(one['loc'])}`" for one in found)
+        raise _Misfit(f"the answer does not fit: {problems}") from None
+
+
+def _path(steps: tuple[int | str, ...]) -> str:
+    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
+
+
+def _checked(value: Any, schema: dict[str, Any]) -> Any:
+    """Check a value against a JSON Schema, if the library for it is installed."""
+    try:
+        import jsonschema  # noqa: PLC0415  # optional, and only needed here
+        import referencing  # noqa: PLC0415
+    except ImportError:
+        return value
+    cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
+    try:
+        cls.check_schema(schema)
+        # A registry of its own fetches nothing from the network.
+        errors = cls(schema, registry=referencing.Registry()).iter_errors(value)
+        worst = jsonschema.exceptions.best_match(errors)
+    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
+        raise ConfigurationError(f"response_format is no JSON Schema: {error}") from None
+    if worst is not None:
+        raise _Misfit(f"the answer does not fit: {worst.message} - at `{worst.json_path}`")
+    return value
