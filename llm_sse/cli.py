@@ -32,7 +32,7 @@ from .errors import (
     StreamError,
     StreamTimeout,
 )
-from .events import Finish, Retrying, TextDelta
+from .events import FellBack, Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
 from .providers import FORMATS, PROVIDERS, Provider, find_provider, provider_names
 from .sync.redaction import MIN_KEY_CHARS
@@ -137,6 +137,13 @@ def _names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
     metavar="NAME",
     shell_complete=_names,
     help="Whom to ask, of those that `llm-sse providers` lists; else the first whose key is set.",
+)
+@click.option(
+    "--fallback",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_names,
+    help="Who is asked when the provider fails or is late; may be given several times.",
 )
 @click.option("-m", "--model", help="The model; else the environment's or the provider's default.")
 @click.option("-s", "--system", help="Instructions that stand above the prompt.")
@@ -335,6 +342,8 @@ def _print(stream: TokenStream, as_json: bool) -> None:
                 _write(event.text)
             elif isinstance(event, Retrying):
                 _note(f"{event.error}; trying again in {event.delay_s:.1f} s")
+            elif isinstance(event, FellBack):
+                _note(f"{event.error}; asking {event.provider}")
             if isinstance(event, Finish):
                 finish = event
     finally:

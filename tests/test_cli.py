@@ -284,6 +284,20 @@ def test_a_retry_is_announced(server: FakeServer, ask: Callable[..., Result]) ->
     assert "busy; trying again in 0." in result.stderr
 
 
+def test_another_provider_is_announced(server: FakeServer, ask: Callable[..., Result]) -> None:
+    """Whoever is answered by somebody else is told so; several are asked in their order."""
+    server.enqueue(status(401, "no such key"))
+    server.enqueue(status(401, "none here either"))
+    server.script(say("One"))
+    env = {"ANTHROPIC_API_KEY": _KEY, "ANTHROPIC_BASE_URL": server.base_url("anthropic")}
+    env |= {"GEMINI_API_KEY": _KEY, "GOOGLE_GEMINI_BASE_URL": server.base_url("gemini")}
+    result = ask("-p", "openai", "--fallback", "anthropic", "--fallback", "gemini", "Hi", **env)
+    assert (result.exit_code, result.stdout) == (0, "One\n")
+    assert "no such key" in result.stderr
+    assert "; asking anthropic\n" in result.stderr
+    assert "; asking gemini\n" in result.stderr
+
+
 # --- the terminal ---
 
 
