@@ -374,6 +374,7 @@ def stream_sync(
             "temperature": temperature,
             "top_p": top_p,
             "tool_choice": tool_choice,
+            "response_format": response_format,
             "logprobs": logprobs,
             "stream": stream,
         },
@@ -382,8 +383,6 @@ def stream_sync(
         "retry": retry,
         "recording": _recording(record),
     }
-    with _preparing:
-        common["question"]["response_format"] = read_format(response_format)
     others = read_fallback(fallback, first)
     candidates = [_candidate(**first, **common)]
     for other in others:
@@ -426,10 +425,12 @@ def _candidate(
     try:
         if model is not None and not isinstance(model, str):
             raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
+        with _preparing:
+            format_ = read_format(question["response_format"])
         chat = make_chat(
             model=model if model is not None else row.find_model(environ),
             extra_body=extra_body,
-            **question,
+            **{**question, "response_format": format_},
         )
         if base_url is None:
             base_url = row.find_base_url(environ)
