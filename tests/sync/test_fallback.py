@@ -332,9 +332,12 @@ class TestClose:
         """A loop whose stream is closed just stops, and the fallbacks stay unasked."""
         three.openai.script(hang())
         answer = three.ask()
-        closer = threading.Thread(
-            target=lambda: (until(lambda: three.openai.requests), answer.close())
-        )
+
+        def close() -> None:
+            until(lambda: three.openai.requests and answer._reader.claimed)
+            answer.close()
+
+        closer = threading.Thread(target=close)
         closer.start()
         assert list(answer) == []
         closer.join()
