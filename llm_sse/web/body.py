@@ -100,7 +100,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self._ended = False
         self._finished = False
         self._stash: list[Event] = []
-        self._news: asyncio.Event | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
         self._finalizer = weakref.finalize(self, _release, stream, self._channel)
         thread = threading.Thread(
@@ -270,19 +271,24 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
 
     async def _wait(self, timeout_s: float | None) -> None:
         """Wait for news of the channel, in the running loop."""
-        if self._news is None:
-            self._news = news = asyncio.Event()
-            loop = asyncio.get_running_loop()
-
-            def wake() -> None:
-                with suppress(RuntimeError):  # the loop is closed: nobody waits
-                    loop.call_soon_threadsafe(news.set)
-
-            self._channel.on_news = wake
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._listen(loop)
             return  # what came before that is there to be taken
         with suppress(asyncio.TimeoutError):
             await asyncio.wait_for(self._news.wait(), timeout_s)
         self._news.clear()
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the channel wake a loop."""
+        self._loop = loop
+        self._news = news = asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(news.set)
+
+        self._channel.on_news = wake
 
 
 def make_body(

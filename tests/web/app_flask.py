@@ -15,6 +15,7 @@ Compress(app)
 
 
 @app.get("/stream")
+@app.post("/chat/completions")
 def stream() -> flask.Response:
     """Answer in the format that the request names."""
     asked = flask.request.args
