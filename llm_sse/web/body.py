@@ -21,34 +21,27 @@ An event loop does not wait in the channel: the channel wakes it, and it takes w
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
 import threading
 import time
 import weakref
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
-from typing import Any, Union, get_args
 
 from ..errors import ConfigurationError, ProtocolError, StreamError
 from ..events import Event, Finish, StreamStart
-from ..sync.channel import Channel, ChannelClosed, ChannelTimeout
-from ..sync.source import without_frames
+from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
 from .problem import Problem, problem_of
+from .pump import EventStream, is_stream, release, start_pump
 
-__all__ = ["BrokenBody", "EventStream", "StreamBody", "make_body"]
-
-#: What can be streamed: a stream of ours, or any iterable of events.
-EventStream = Union[TokenStream, Iterable[Event]]
+__all__ = ["BrokenBody", "StreamBody", "make_body"]
 
 #: How many events may wait here, beside those that wait in the stream itself.
 _BUFFER_SIZE = 32
 #: The moment between the two comments of a heartbeat, in seconds; a quarter of it at most.
 _MOMENT_S = 1.0
-
-_EVENTS = get_args(Event)
 
 _log = logging.getLogger(__name__)
 
@@ -103,14 +96,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
-        self._finalizer = weakref.finalize(self, _release, stream, self._channel)
-        thread = threading.Thread(
-            target=contextvars.copy_context().run,
-            args=(_pump, stream, self._channel, on_thread_end),
-            name="llm-sse-web",
-            daemon=True,
-        )
-        thread.start()
+        self._finalizer = weakref.finalize(self, release, stream, self._channel)
+        start_pump(stream, self._channel, on_thread_end)
 
     # --- before the first byte ---
 
@@ -305,7 +292,7 @@ def make_body(
         ConfigurationError: One of the arguments cannot be.
     """
     try:
-        if isinstance(stream, (str, bytes)) or not _is_stream(stream):
+        if not is_stream(stream):
             raise ConfigurationError(
                 f"sse_response streams what stream_sync returns, or events, "
                 f"not {type(stream).__name__}"
@@ -320,10 +307,6 @@ def make_body(
         raise
 
 
-def _is_stream(stream: object) -> bool:
-    return isinstance(stream, (TokenStream, Iterable))
-
-
 def _check_seconds(name: str, value: object, *, zero: bool) -> None:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if number and (0 < value <= threading.TIMEOUT_MAX or (zero and value == 0)):  # type: ignore[operator]
@@ -335,45 +318,3 @@ def _check_seconds(name: str, value: object, *, zero: bool) -> None:
 
 def _broken_off() -> ProtocolError:
     return ProtocolError("the stream was closed before its end, or had no Finish", retryable=True)
-
-
-def _release(stream: EventStream, channel: Channel[Any]) -> None:
-    """End both ends. An iterable of somebody else's is closed by the thread that iterates it."""
-    channel.close()
-    if isinstance(stream, TokenStream):
-        stream.close()
-
-
-def _pump(
-    stream: EventStream, channel: Channel[Event], on_thread_end: Callable[[], object]
-) -> None:
-    """Put a stream's events into a channel, each as soon as it is there, and its ending."""
-    events: Iterator[Event] | None = None
-    try:
-        if isinstance(stream, TokenStream):
-            stream.wait_started()
-            channel.set_start(True)
-            events = stream.events()
-        else:
-            events = iter(stream)
-        for event in events:
-            _check_event(event)
-            channel.put(event)
-            channel.flush()
-        channel.end()
-    except ChannelClosed:
-        channel.end()
-    except StreamError as error:
-        channel.end(without_frames(error))
-    except BaseException as error:
-        channel.end(error)
-    finally:
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()
-        on_thread_end()
-
-
-def _check_event(event: object) -> None:
-    if not isinstance(event, _EVENTS):
-        raise TypeError(f"a stream is made of events (llm_sse.events), not {type(event).__name__}")

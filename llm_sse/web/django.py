@@ -11,8 +11,9 @@ from django.db import connections
 from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from ..errors import ConfigurationError
-from .body import EventStream, StreamBody, make_body
+from .body import StreamBody, make_body
 from .problem import Problem
+from .pump import EventStream
 
 __all__ = ["SSEResponse", "asse_response", "sse_response"]
 

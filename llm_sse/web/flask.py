@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from flask import Response, has_request_context, request
 
-from .body import EventStream, make_body
+from .body import make_body
+from .pump import EventStream
 
 __all__ = ["sse_response"]
 

@@ -15,7 +15,8 @@ from llm_sse import RetryPolicy, TokenStream, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError, ProtocolError, RateLimitError
 from llm_sse.events import Event, Finish, ReasoningDelta, StreamStart, TextDelta
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
-from llm_sse.web.body import BrokenBody, EventStream, StreamBody, make_body
+from llm_sse.web.body import BrokenBody, StreamBody, make_body
+from llm_sse.web.pump import EventStream
 from tests.helpers import until
 
 _CONNECTED = b": connected\n\n"
