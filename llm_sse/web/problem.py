@@ -14,7 +14,6 @@
 from __future__ import annotations
 
 import math
-from http import HTTPStatus
 
 import msgspec
 from msgspec import Struct
@@ -32,6 +31,15 @@ from ..errors import (
 )
 
 __all__ = ["Problem", "problem_of"]
+
+#: The statuses in HTTP's words. Source: RFC 9110, section 15; RFC 6585, section 4.
+_TITLES = {
+    429: "Too Many Requests",
+    500: "Internal Server Error",
+    502: "Bad Gateway",
+    503: "Service Unavailable",
+    504: "Gateway Timeout",
+}
 
 _DETAILS = {
     "rate_limited": "The model has too much to do at the moment.",
@@ -84,7 +92,7 @@ def problem_of(error: BaseException) -> Problem:
     retryable = isinstance(error, StreamError) and error.retryable
     retry_after_s = getattr(error, "retry_after_s", None) if retryable else None
     return Problem(
-        title=HTTPStatus(status).phrase,
+        title=_TITLES[status],
         status=status,
         detail=_DETAILS[code],
         code=code,
