@@ -10,10 +10,11 @@ The pump reads the stream in a thread of its own, so that the body can wait for 
 a deadline, and say something when there is none: while the model thinks, and while a tool runs. The
 channel between them is bounded: a browser that does not read slows the provider down.
 
-A server notices that a browser has gone when it writes to it, and TCP tells only the second write:
-the first one provokes the reset. So a heartbeat is two comments, a moment apart, and a disconnect
-is noticed within one heartbeat. Then the server closes the body, and the body closes the stream. A
-body that is dropped does the same: nothing that the pump holds refers to it.
+A server notices that a browser has gone when it writes to it. The first write provokes the reset,
+the second one meets it, and a server that writes behind the body's back (waitress) tells the body
+at the third. So a heartbeat is three comments, a moment apart, and a disconnect is noticed within
+one heartbeat. Then the server closes the body, and the body closes the stream. A body that is
+dropped does the same: nothing that the pump holds refers to it.
 
 An event loop does not wait in the channel: the channel wakes it, and it takes what is there.
 """
@@ -40,7 +41,9 @@ __all__ = ["BrokenBody", "StreamBody", "make_body"]
 
 #: How many events may wait here, beside those that wait in the stream itself.
 _BUFFER_SIZE = 32
-#: The moment between the two comments of a heartbeat, in seconds; a quarter of it at most.
+#: How many comments a heartbeat is.
+_COMMENTS = 3
+#: The moment between two of them, in seconds; an eighth of the heartbeat at most.
 _MOMENT_S = 1.0
 
 _log = logging.getLogger(__name__)
@@ -86,8 +89,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
             **format.headers,
         }
         self._format = format
-        self._moment_s = min(_MOMENT_S, heartbeat_s / 4)
-        self._pause_s = heartbeat_s - self._moment_s
+        self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
+        self._pause_s = heartbeat_s - (_COMMENTS - 1) * self._moment_s
         self._comments = 0
         self._greeted = False
         self._ended = False
@@ -181,7 +184,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         """Return when something must be sent."""
         if self._format.heartbeat is None:
             return None
-        wait_s = self._moment_s if self._comments % 2 else self._pause_s
+        wait_s = self._moment_s if self._comments % _COMMENTS else self._pause_s
         return time.monotonic() + wait_s
 
     def _heartbeat(self) -> bytes:

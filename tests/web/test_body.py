@@ -167,8 +167,8 @@ class TestStreamBody:
             told = b"".join(body)
         assert told.count(b"data: ") == 3
 
-    def test_heartbeats_come_in_pairs_while_nothing_else_does(self, in_loop: bool) -> None:
-        """Two comments are sent in each heartbeat: only the second write meets a reset."""
+    def test_heartbeats_come_while_nothing_else_does(self, in_loop: bool) -> None:
+        """Three comments are sent in each: only the second write meets a reset, the third tells."""
         gate = threading.Event()
         body = _body(_texts(gate), heartbeat_s=0.08)
 
@@ -176,8 +176,8 @@ class TestStreamBody:
             return [await body.__anext__() for _ in range(count)]
 
         begun = time.monotonic()
-        chunks = asyncio.run(read(6)) if in_loop else [next(body) for _ in range(6)]
-        assert chunks == [_CONNECTED, b'id: 1\ndata: {"token":"one"}\n\n', *[_HEARTBEAT] * 4]
+        chunks = asyncio.run(read(8)) if in_loop else [next(body) for _ in range(8)]
+        assert chunks == [_CONNECTED, b'id: 1\ndata: {"token":"one"}\n\n', *[_HEARTBEAT] * 6]
         assert time.monotonic() - begun >= 2 * 0.08
         gate.set()
         assert _both_ways(body, in_loop).endswith(b"data: [DONE]\n\n")
