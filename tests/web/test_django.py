@@ -107,15 +107,17 @@ class TestSSEResponse:
         """Under ASGI a browser that leaves is a cancelled request."""
         server.script(hang())
 
-        async def visit() -> None:
+        async def visit() -> HttpResponseBase:
             stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
             response = await asse_response(stream, status_wait_s=0.01)
             with pytest.raises(asyncio.TimeoutError):
                 await asyncio.wait_for(_read(response), 0.1)
+            return response
 
-        asyncio.run(visit())
+        response = asyncio.run(visit())  # Django holds it, too
         until(lambda: server.requests)
         assert server.requests[0].ended.wait(5)
+        assert response.streaming
 
     def test_waiting_for_the_status_can_be_cancelled(self, server: FakeServer) -> None:
         """A browser that leaves before that ends the question, too."""

@@ -99,6 +99,7 @@ class TestSSEResponse:
         assert answer.status_code == 200
         chunks = iter(answer.response)
         assert [next(chunks), next(chunks)] == [b": connected\n\n", b": heartbeat\n\n"]
+        until(lambda: server.requests)
         answer.close()
         assert server.requests[0].ended.wait(5)
 
