@@ -841,13 +841,14 @@ def test_without_rich_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_library_needs_no_extra() -> None:
-    """No module but the command imports `click`, and none imports `rich` before it prints."""
+    """Only the command imports `click`, and `rich` when it prints; only its face a framework."""
     result = _python(
         "import importlib, pkgutil, sys, llm_sse\n"
+        "extras = ('llm_sse.cli', 'llm_sse.__main__', 'llm_sse.web.flask', 'llm_sse.web.django')\n"
         "for info in pkgutil.walk_packages(llm_sse.__path__, 'llm_sse.'):\n"
-        "    if info.name not in ('llm_sse.cli', 'llm_sse.__main__'):\n"
+        "    if info.name not in extras:\n"
         "        importlib.import_module(info.name)\n"
-        "assert not {'click', 'rich'} & set(sys.modules)\n"
+        "assert not {'click', 'rich', 'flask', 'django'} & set(sys.modules)\n"
         "import llm_sse.cli\n"
         "assert 'click' in sys.modules and 'rich' not in sys.modules\n"
     )

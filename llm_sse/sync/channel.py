@@ -78,6 +78,9 @@ class Channel(Generic[T]):
         timed_out: Whether it was a limit of the consumer's that closed it.
         error: What the producer ended with, if it was an error.
         start: What the producer learned when its request was answered, or `None` before.
+        on_news: Called whenever `get` has something to look at, for a consumer that must not wait
+            in it, such as an event loop's. It is called by any thread, with the lock held, and must
+            neither block nor raise.
 
     Thread: `put`, `flush`, `end`, `set_start`, `pause` and `interrupt_with` belong to the producer,
     `get` to the consumer, `close` to everybody.
@@ -93,6 +96,7 @@ class Channel(Generic[T]):
         self.timed_out = False
         self.error: BaseException | None = None
         self.start: Any = None
+        self.on_news: Callable[[], object] | None = None
         self._process = os.getpid()
         self._queue = _EventQueue(maxsize)
         self._half = (maxsize + 1) // 2
@@ -130,7 +134,7 @@ class Channel(Generic[T]):
             if not self.closed:
                 events.queue.extend(self._pending)
                 self._pending.clear()
-                events.not_empty.notify()
+                self._tell()
             while not self.closed:
                 self._room = events.maxsize - len(events.queue) - self._taken
                 if self._room > 0:
@@ -143,7 +147,7 @@ class Channel(Generic[T]):
         with self._queue.mutex:
             self.start = start
             self._start_is_news = True
-            self._queue.not_empty.notify()
+            self._tell()
 
     def end(self, error: BaseException | None = None) -> None:
         """Say that nothing more will come; `error` is raised in the consumer, after the items."""
@@ -155,7 +159,7 @@ class Channel(Generic[T]):
             self._pending.clear()
             self._ended = True
             self._interrupt = None
-            events.not_empty.notify()
+            self._tell()
 
     def pause(self, seconds: float) -> None:
         """Sleep, but no longer than until the channel is closed.
@@ -182,6 +186,12 @@ class Channel(Generic[T]):
             closed = self.closed
         if closed and interrupt is not None:
             interrupt()
+
+    def _tell(self) -> None:
+        """Wake the consumer, of which there is one; the lock is held."""
+        self._queue.not_empty.notify()
+        if self.on_news is not None:
+            self.on_news()
 
     # --- the consumer's end ---
 
@@ -269,7 +279,7 @@ class Channel(Generic[T]):
                 return
             self.closed = True
             events.queue.clear()
-            events.not_empty.notify_all()
+            self._tell()
             events.not_full.notify_all()
             interrupt = self._interrupt
         if interrupt is not None:

@@ -216,3 +216,19 @@ class TestChannel:
         assert channel.start == "answered"
         with pytest.raises(ChannelTimeout):
             channel.get(0)
+
+    def test_news_are_told_to_a_consumer_that_does_not_wait(self) -> None:
+        """Items, also before a full channel waits, the start, the end and `close()` are news."""
+        told: list[int] = []
+        channel: Channel[int] = Channel(1)
+        channel.on_news = lambda: told.append(len(told))
+        channel.set_start("started")
+        assert channel.get(0) == []
+        thread, _ = _in_thread(lambda: channel.put(1))
+        until(lambda: len(told) == 2)
+        assert channel.get(0) == [1]
+        channel.close()
+        assert len(told) == 3
+        thread.join()
+        channel.end()
+        assert len(told) == 4

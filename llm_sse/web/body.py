@@ -1,0 +1,323 @@
+"""A stream as the body of a response; no web framework is known here.
+
+Theory of operation
+-------------------
+
+    pump's thread                              server's thread, or event loop
+    stream.events() -> Channel (bounded) -> StreamBody -> Format -> bytes
+
+The pump reads the stream in a thread of its own, so that the body can wait for the next event with
+a deadline, and say something when there is none: while the model thinks, and while a tool runs. The
+channel between them is bounded: a browser that does not read slows the provider down.
+
+A server notices that a browser has gone when it writes to it. The first write provokes the reset,
+the second one meets it, and a server that writes behind the body's back (waitress) tells the body
+at the third. So a heartbeat is three comments, a moment apart, and a disconnect is noticed within
+one heartbeat. Then the server closes the body, and the body closes the stream. A body that is
+dropped does the same: nothing that the pump holds refers to it.
+
+An event loop does not wait in the channel: the channel wakes it, and it takes what is there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+
+from ..errors import ConfigurationError, ProtocolError, StreamError
+from ..events import Event, Finish, StreamStart
+from ..sync.channel import Channel, ChannelTimeout
+from ..sync.stream import TokenStream
+from .formats import Format, find_format
+from .problem import Problem, problem_of
+from .pump import EventStream, is_stream, release, start_pump
+
+__all__ = ["BrokenBody", "StreamBody", "make_body"]
+
+#: How many events may wait here, beside those that wait in the stream itself.
+_BUFFER_SIZE = 32
+#: How many comments a heartbeat is.
+_COMMENTS = 3
+#: The moment between two of them, in seconds; an eighth of the heartbeat at most.
+_MOMENT_S = 1.0
+
+_log = logging.getLogger(__name__)
+
+
+class BrokenBody(Exception):
+    """Tells the server that a body must not end as if it were whole; it ends the connection.
+
+    Only formats without a word for an error need it. It says nothing about the error.
+    """
+
+
+class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
+    """The bytes of one response, for a server that waits or for an event loop.
+
+    Args:
+        stream: What is told.
+        format: How it is told.
+        heartbeat_s: How long nothing may be sent, in seconds.
+        on_thread_end: Called in the pump's thread when it has nothing left to do.
+
+    Attributes:
+        headers: The response's headers.
+
+    Thread: one consumer's; `close` is everybody's.
+    """
+
+    def __init__(
+        self,
+        stream: EventStream,
+        format: Format,
+        *,
+        heartbeat_s: float,
+        on_thread_end: Callable[[], object] = lambda: None,
+    ) -> None:
+        self.headers = {
+            "Content-Type": format.content_type,
+            "Cache-Control": "no-cache, no-transform",
+            # Middleware and proxies that compress leave alone what has an encoding already; a
+            # compressor would keep the first tokens until it has enough of them.
+            "Content-Encoding": "identity",
+            "X-Accel-Buffering": "no",
+            **format.headers,
+        }
+        self._format = format
+        self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
+        self._pause_s = heartbeat_s - (_COMMENTS - 1) * self._moment_s
+        self._comments = 0
+        self._greeted = False
+        self._ended = False
+        self._finished = False
+        self._stash: list[Event] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._news = asyncio.Event()
+        self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
+        self._finalizer = weakref.finalize(self, release, stream, self._channel)
+        start_pump(stream, self._channel, on_thread_end)
+
+    # --- before the first byte ---
+
+    def wait_started(self, timeout_s: float) -> Problem | None:
+        """Wait until it is known whether there is an answer, but no longer than `timeout_s`.
+
+        Returns:
+            What is to be answered instead, if there is none.
+        """
+        with suppress(ChannelTimeout):
+            return self._start(timeout_s)
+        return None
+
+    async def await_started(self, timeout_s: float) -> Problem | None:
+        """Do the same without blocking the event loop."""
+        deadline = time.monotonic() + timeout_s
+        while True:
+            try:
+                return self._start(0.0)
+            except ChannelTimeout:
+                left_s = deadline - time.monotonic()
+                if left_s <= 0:
+                    return None
+                await self._wait(left_s)
+
+    def _start(self, timeout_s: float) -> Problem | None:
+        try:
+            batch = self._channel.get(timeout_s)
+        except ChannelTimeout:
+            raise
+        except BaseException as error:
+            return self._problem(error)
+        if batch is None:
+            return self._problem(_broken_off())
+        self._stash += batch
+        return None
+
+    # --- the body ---
+
+    def __iter__(self) -> StreamBody:
+        return self
+
+    def __next__(self) -> bytes:
+        due = self._due()
+        while True:
+            left_s = None if due is None else max(0.0, due - time.monotonic())
+            try:
+                chunk = self._take(left_s)
+            except ChannelTimeout:
+                return self._heartbeat()
+            if chunk is None:
+                raise StopIteration
+            if chunk:
+                return self._sent(chunk)
+
+    def __aiter__(self) -> StreamBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        due = self._due()
+        while True:
+            try:
+                chunk = self._take(0.0)
+            except ChannelTimeout:
+                left_s = None if due is None else due - time.monotonic()
+                if left_s is not None and left_s <= 0:
+                    return self._heartbeat()
+                await self._wait(left_s)
+                continue
+            if chunk is None:
+                raise StopAsyncIteration
+            if chunk:
+                return self._sent(chunk)
+
+    def close(self) -> None:
+        """End the body and its stream; the provider's connection goes away. May be called again."""
+        self._ended = True
+        self._finalizer()
+
+    def _due(self) -> float | None:
+        """Return when something must be sent."""
+        if self._format.heartbeat is None:
+            return None
+        wait_s = self._moment_s if self._comments % _COMMENTS else self._pause_s
+        return time.monotonic() + wait_s
+
+    def _heartbeat(self) -> bytes:
+        self._comments += 1
+        return self._format.heartbeat or b""
+
+    def _sent(self, chunk: bytes) -> bytes:
+        self._comments = 0
+        return chunk
+
+    def _take(self, timeout_s: float | None) -> bytes | None:
+        """Return what is to be sent: nothing yet, or `None` when nothing more will be.
+
+        Raises:
+            ChannelTimeout: There is nothing to be looked at within `timeout_s`.
+            BrokenBody: The answer broke off, and the format cannot say so.
+        """
+        if self._ended:
+            return None
+        if not self._greeted:
+            self._greeted = True
+            return self._format.greeting
+        batch: list[Event] | None
+        if self._stash:
+            batch, self._stash = self._stash, []
+        else:
+            try:
+                batch = self._channel.get(timeout_s)
+            except ChannelTimeout:
+                raise
+            except BaseException as error:
+                if error is not self._channel.error:
+                    raise  # a signal's, or another reader's
+                return self._fail(error)
+        if batch is None:
+            return self._end()
+        try:
+            return b"".join(map(self._encode, batch))
+        except Exception as error:
+            return self._fail(error)
+
+    def _encode(self, event: Event) -> bytes:
+        if isinstance(event, Finish):
+            self._finished = True
+        elif isinstance(event, StreamStart):
+            self._finished = False
+        return self._format.encode(event)
+
+    def _end(self) -> bytes | None:
+        """End it; a stream that somebody has closed before its end is no answer."""
+        if self._channel.closed:
+            self._ended = True
+            return None
+        if not self._finished:
+            return self._fail(_broken_off())
+        self.close()
+        return self._format.end()
+
+    def _fail(self, error: BaseException) -> bytes:
+        said = self._format.error(self._problem(error))
+        if said is None:
+            raise BrokenBody("the answer broke off")
+        return said
+
+    def _problem(self, error: BaseException) -> Problem:
+        """End the body; tell the site's log what the visitor is not told."""
+        # Before the error is anywhere: its traceback has this body, and the finalizer the error.
+        self.close()
+        if isinstance(error, StreamError):
+            _log.warning("%s: %s", type(error).__name__, error)
+        else:
+            _log.error("a stream for a browser failed", exc_info=error)
+        return problem_of(error)
+
+    async def _wait(self, timeout_s: float | None) -> None:
+        """Wait for news of the channel, in the running loop."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            self._listen(loop)
+            return  # what came before that is there to be taken
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._news.wait(), timeout_s)
+        self._news.clear()
+
+    def _listen(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Let the channel wake a loop."""
+        self._loop = loop
+        self._news = news = asyncio.Event()
+
+        def wake() -> None:
+            with suppress(RuntimeError):  # the loop is closed: nobody waits
+                loop.call_soon_threadsafe(news.set)
+
+        self._channel.on_news = wake
+
+
+def make_body(
+    stream: EventStream,
+    *,
+    format: str,
+    status_wait_s: float,
+    heartbeat_s: float,
+    on_thread_end: Callable[[], object] = lambda: None,
+) -> StreamBody:
+    """Return the body of a response; what is wrong with the arguments closes the stream.
+
+    Raises:
+        ConfigurationError: One of the arguments cannot be.
+    """
+    try:
+        if not is_stream(stream):
+            raise ConfigurationError(
+                f"sse_response streams what stream_sync returns, or events, "
+                f"not {type(stream).__name__}"
+            )
+        _check_seconds("status_wait_s", status_wait_s, zero=True)
+        _check_seconds("heartbeat_s", heartbeat_s, zero=False)
+        writer = find_format(format)
+        return StreamBody(stream, writer, heartbeat_s=heartbeat_s, on_thread_end=on_thread_end)
+    except BaseException:
+        if isinstance(stream, TokenStream):
+            stream.close()
+        raise
+
+
+def _check_seconds(name: str, value: object, *, zero: bool) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and (0 < value <= threading.TIMEOUT_MAX or (zero and value == 0)):  # type: ignore[operator]
+        return
+    raise ConfigurationError(
+        f"{name} must be a number of seconds {'from 0 on' if zero else 'above 0'}, not {value!r}"
+    )
+
+
+def _broken_off() -> ProtocolError:
+    return ProtocolError("the stream was closed before its end, or had no Finish", retryable=True)

@@ -1,0 +1,153 @@
+"""`sse_response()` for Django, under WSGI and under ASGI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from asgiref.sync import SyncToAsync
+from django.db import connections
+from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+
+from ..errors import ConfigurationError
+from .body import StreamBody, make_body
+from .problem import Problem
+from .pump import EventStream
+
+__all__ = ["SSEResponse", "asse_response", "sse_response"]
+
+
+class SSEResponse(StreamingHttpResponse):
+    """A response whose body can be read by a WSGI server and by an event loop.
+
+    Django decides which of both when the response is made. That is too early: an async view may
+    run under WSGI, and a sync view under ASGI. Here who reads it decides, and middleware that asks
+    gets the answer for where it runs.
+    """
+
+    def __init__(self, body: StreamBody) -> None:
+        self._body = body
+        self._iterator: Any = None
+        super().__init__(body, headers=body.headers)
+
+    @property
+    def is_async(self) -> bool:
+        """Whether the body is to be read by an event loop."""
+        return _in_event_loop() if self._is_untouched() else self._is_async
+
+    @is_async.setter
+    def is_async(self, value: bool) -> None:
+        self._is_async = value
+
+    def __iter__(self) -> Iterator[bytes]:
+        return self._body if self._is_untouched() else super().__iter__()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        parts = self._body if self._is_untouched() else super().__aiter__()
+        try:
+            async for part in parts:
+                yield part
+        finally:
+            # A request that is cancelled, because the browser has gone, may get no `close()`.
+            self._body.close()
+
+    def _is_untouched(self) -> bool:
+        """Whether no middleware has put something else around the body."""
+        return self._iterator is self._body
+
+
+def sse_response(
+    stream: EventStream,
+    *,
+    format: str = "tokens",
+    status_wait_s: float = 10.0,
+    heartbeat_s: float = 15.0,
+) -> HttpResponseBase:
+    """Answer a request with a stream, as it arrives; for sync views.
+
+    What goes wrong before the provider has accepted the question becomes an HTTP status and a
+    problem document (RFC 9457); what goes wrong later, the body's last event. When the browser
+    leaves, the stream is closed.
+
+    Args:
+        stream: What `stream_sync` or `run_tools` returned, or any iterable of events that ends with
+            a `Finish`. It is read in another thread, to which this one's context variables are
+            copied. Database connections that tools open there are closed at its end.
+        format: `tokens`, `events`, `openai`, `ui-message` or `text`.
+        status_wait_s: How long to wait for the provider's status, in seconds. Then the response
+            begins anyway.
+        heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
+            within that time (at once under ASGI).
+
+    Raises:
+        ConfigurationError: One of the arguments cannot be, or this would block an event loop; the
+            stream is closed.
+    """
+    body = _body(stream, format, status_wait_s, heartbeat_s)
+    try:
+        if _is_running_loop():
+            raise ConfigurationError(
+                "sse_response would block the event loop here: "
+                "write `return await asse_response(...)` in async views"
+            )
+        problem = body.wait_started(status_wait_s)
+    except BaseException:
+        body.close()
+        raise
+    return _response(body, problem)
+
+
+async def asse_response(
+    stream: EventStream,
+    *,
+    format: str = "tokens",
+    status_wait_s: float = 10.0,
+    heartbeat_s: float = 15.0,
+) -> HttpResponseBase:
+    """Do what `sse_response` does, for async views: it waits without blocking the event loop."""
+    body = _body(stream, format, status_wait_s, heartbeat_s)
+    try:
+        problem = await body.await_started(status_wait_s)
+    except BaseException:
+        body.close()
+        raise
+    return _response(body, problem)
+
+
+def _body(stream: EventStream, format: str, status_wait_s: float, heartbeat_s: float) -> StreamBody:
+    return make_body(
+        stream,
+        format=format,
+        status_wait_s=status_wait_s,
+        heartbeat_s=heartbeat_s,
+        on_thread_end=_close_connections,
+    )
+
+
+def _response(body: StreamBody, problem: Problem | None) -> HttpResponseBase:
+    if problem is not None:
+        return HttpResponse(problem.body, status=problem.status, headers=problem.headers)
+    return SSEResponse(body)
+
+
+def _close_connections() -> None:
+    """Close what tools have opened in this thread; Django does it in the requests' own only."""
+    for connection in connections.all(initialized_only=True):
+        connection.close()
+
+
+def _is_running_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+def _in_event_loop() -> bool:
+    """Whether an event loop waits for this thread, or is this thread's."""
+    if _is_running_loop():
+        return True
+    loop: Any = getattr(SyncToAsync.threadlocal, "main_event_loop", None)
+    return loop is not None and loop.is_running()

@@ -1,0 +1,236 @@
+"""The formats in which a browser is told of a stream: events in, bytes out; no clock, no thread.
+
+One `Format` writes one body. Each of its events has an `id`, its position from 1 up.
+
+Comments carry the rest: clients ignore them, and proxies see that the connection is alive.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import msgspec
+
+from ..errors import APIError, ConfigurationError
+from ..events import (
+    Citation,
+    Event,
+    FellBack,
+    Finish,
+    ReasoningDelta,
+    Resumed,
+    Retrying,
+    StreamStart,
+    TextDelta,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+    Unknown,
+    Usage,
+)
+from ..providers import find_provider
+from ..sse import encode_comment, encode_sse
+from .problem import Problem
+from .ui_message import UIMessageChunks
+
+__all__ = ["FORMATS", "Format", "find_format"]
+
+_TOOL_FAILED = "the tool failed"
+_ATTEMPT_FAILED = "the model could not be reached"
+
+
+class Format(ABC):
+    """One way to write a stream.
+
+    Attributes:
+        content_type: What the body is.
+        headers: Further headers that belong to the format.
+        greeting: What is sent at once, so that the browser knows that it is connected.
+        heartbeat: What is sent while nothing else is; `None` where the format has nothing that
+            means nothing.
+    """
+
+    content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
+    headers: ClassVar[dict[str, str]] = {}
+    greeting: ClassVar[bytes] = encode_comment("connected")
+    heartbeat: ClassVar[bytes | None] = encode_comment("heartbeat")
+
+    def __init__(self) -> None:
+        self.position = 0
+
+    @abstractmethod
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for an event; none where the format says it later, or nowhere."""
+
+    def end(self) -> bytes:
+        """Return the bytes that end a complete answer."""
+        return self._event("[DONE]")
+
+    def error(self, problem: Problem) -> bytes | None:
+        """Return the bytes that end another one; `None` where only a broken body can say so."""
+        return self._event(problem.body.decode(), name="error")
+
+    def _event(self, data: str, *, name: str | None = None) -> bytes:
+        self.position += 1
+        return encode_sse(data, event=name, id=str(self.position))
+
+    def _json(self, value: Any, *, name: str | None = None) -> bytes:
+        return self._event(msgspec.json.encode(value).decode(), name=name)
+
+
+class Tokens(Format):
+    """The text, delta by delta: `data: {"token": "..."}`; nothing else is told."""
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for a text delta."""
+        return self._json({"token": event.text}) if isinstance(event, TextDelta) else b""
+
+
+class Events(Format):
+    """The events of `llm_sse.events` as JSON, each under the name of its type.
+
+    What an exception said, ours or a tool's, and whose attempts failed, is the site's affair: it is
+    replaced.
+    """
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for any event."""
+        if isinstance(event, (Retrying, Resumed)):
+            event = msgspec.structs.replace(event, error=_ATTEMPT_FAILED)
+        elif isinstance(event, FellBack):
+            event = FellBack("", "", _ATTEMPT_FAILED)
+        elif isinstance(event, ToolResult) and event.error is not None:
+            event = ToolResult(event.id, event.name, f"Error: {_TOOL_FAILED}", _TOOL_FAILED)
+        return self._json(event, name=str(event.__struct_config__.tag))
+
+
+class OpenAIChunks(Format):
+    """Chunks of OpenAI's Chat Completions, whichever provider speaks.
+
+    Tools that ran on the site are not the client's affair: calls are told when their answer has
+    ended and nobody has answered them; so is the one finish reason. As there, usage is not told to
+    who did not ask for it. What another provider would not understand (its own objects, opaque
+    reasoning) is left out.
+
+    Source: https://platform.openai.com/docs/api-reference/chat-streaming
+    """
+
+    #: Words of ours for which there is none.
+    _REASONS: ClassVar[dict[str, Any]] = {"pause": "stop", "other": "stop", "error": "stop"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._encoder = find_provider("openai").encoder(model="", usage=False)
+        self._started = False
+        self._calls: list[ToolCallDelta | ToolCall] = []
+        self._finish = Finish("stop")
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for a piece of the answer."""
+        if isinstance(event, (ToolCallDelta, ToolCall)):
+            self._calls.append(event)
+        elif isinstance(event, ToolResult):
+            self._calls.clear()
+        elif isinstance(event, Finish):
+            self._finish = Finish(self._REASONS.get(event.reason, event.reason))
+        elif isinstance(event, StreamStart):
+            if not self._started:
+                self._started = True
+                return self._write(event)
+        elif isinstance(event, ReasoningDelta):
+            return self._write(ReasoningDelta(event.text)) if event.text else b""
+        elif isinstance(event, Citation):
+            return self._write(msgspec.structs.replace(event, raw=None))
+        elif not isinstance(event, (Unknown, Usage)):
+            return self._write(event)
+        return b""
+
+    def end(self) -> bytes:
+        """Return the calls that wait for an answer, the finish reason and `[DONE]`."""
+        calls = b"".join(map(self._write, self._calls))
+        return calls + self._write(self._finish)
+
+    def error(self, problem: Problem) -> bytes | None:
+        """Return the error object for which OpenAI's own clients look in a chunk."""
+        error = APIError(problem.detail, status=problem.status, code=problem.code)
+        error.detail = problem.detail
+        return self._numbered(self._encoder.error(error))
+
+    def _write(self, event: Event) -> bytes:
+        return self._numbered(self._encoder.encode(event))
+
+    def _numbered(self, written: bytes) -> bytes:
+        """Give each event that an encoder has written its id."""
+        numbered = b""
+        for one in written.split(b"\n\n")[:-1]:
+            self.position += 1
+            numbered += b"id: %d\n%s\n\n" % (self.position, one)
+        return numbered
+
+
+class UIMessages(Format):
+    """The UI message stream of the AI SDK, which `useChat` reads; version 1."""
+
+    headers = {"x-vercel-ai-ui-message-stream": "v1"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._chunks = UIMessageChunks(_TOOL_FAILED)
+
+    def encode(self, event: Event) -> bytes:
+        """Return the bytes for any event that the protocol has a part for."""
+        return b"".join(map(self._json, self._chunks.of(event)))
+
+    def end(self) -> bytes:
+        """Return the last part and `[DONE]`."""
+        return b"".join(map(self._json, self._chunks.end())) + super().end()
+
+    def error(self, problem: Problem) -> bytes | None:
+        """Return the part that tells of an error."""
+        return self._json({"type": "error", "errorText": problem.detail})
+
+
+class Text(Format):
+    """The text as it is.
+
+    Nothing can be said beside it: an answer that broke off breaks the body.
+    """
+
+    content_type = "text/plain; charset=utf-8"
+    greeting = b""
+    heartbeat = None
+
+    def encode(self, event: Event) -> bytes:
+        """Return the text of a text delta."""
+        return event.text.encode("utf-8", "replace") if isinstance(event, TextDelta) else b""
+
+    def end(self) -> bytes:
+        """Return nothing: the end of the body is the end of the answer."""
+        return b""
+
+    def error(self, problem: Problem) -> bytes | None:
+        """Return `None`: the body has to break."""
+        return None
+
+
+#: By the name that `format=` takes.
+FORMATS: dict[str, type[Format]] = {
+    "tokens": Tokens,
+    "events": Events,
+    "openai": OpenAIChunks,
+    "ui-message": UIMessages,
+    "text": Text,
+}
+
+
+def find_format(name: object) -> Format:
+    """Return a new writer of a format.
+
+    Raises:
+        ConfigurationError: There is none of that name.
+    """
+    format_ = FORMATS.get(name) if isinstance(name, str) else None
+    if format_ is None:
+        raise ConfigurationError(f"unknown format {name!r}; there are: {', '.join(FORMATS)}")
+    return format_()

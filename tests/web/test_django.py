@@ -1,0 +1,208 @@
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync, sync_to_async
+from django.db import connection, connections
+from django.http import HttpResponseBase
+from django.test import AsyncClient, Client
+
+from llm_sse import run_tools, stream_openai
+from llm_sse.errors import ConfigurationError
+from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
+from llm_sse.web.django import SSEResponse, asse_response, sse_response
+from tests.helpers import until
+from tests.web import app_django  # the project, whose settings hold in this process, too
+
+assert app_django
+_ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
+_BODY = b': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+
+
+async def _read(chunks: Any) -> bytes:
+    return b"".join([chunk async for chunk in chunks])
+
+
+def _get(server: FakeServer, way: str, **query: object) -> tuple[HttpResponseBase, bytes]:
+    """Ask a view, as WSGI or ASGI would; return the response and its whole body."""
+    handler, _, view = way.partition(" ")
+    asked = {"base_url": server.base_url("openai"), **query}
+    if handler == "WSGI":
+        response: Any = Client(raise_request_exception=False).get(view, asked)
+        return response, response.getvalue()
+
+    async def ask() -> tuple[Any, bytes]:
+        response: Any = await AsyncClient(raise_request_exception=False).get(view, asked)
+        return response, await _read(response) if response.streaming else response.content
+
+    return asyncio.run(ask())
+
+
+@pytest.fixture(params=["WSGI /stream", "ASGI /stream", "ASGI /async"])
+def way(request: pytest.FixtureRequest) -> str:
+    """Each handler with each kind of view, in turn."""
+    way: str = request.param
+    return way
+
+
+class TestSSEResponse:
+    def test_is_an_event_stream(self, way: str, server: FakeServer) -> None:
+        """The headers keep it from being cached, compressed and buffered."""
+        server.script(say("one"))
+        response, body = _get(server, way)
+        assert response.status_code == 200
+        headers = response.headers
+        assert headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert headers["Cache-Control"] == "no-cache, no-transform"
+        assert headers["Content-Encoding"] == "identity"
+        assert headers["X-Accel-Buffering"] == "no"
+        assert body == _BODY
+
+    @pytest.mark.parametrize(("theirs", "ours"), [(429, 429), (500, 503), (401, 502)])
+    def test_what_fails_before_the_first_byte_has_a_status(
+        self, way: str, server: FakeServer, theirs: int, ours: int
+    ) -> None:
+        """The answer is a problem document that reveals nothing."""
+        server.script(status(theirs, "gpt-secret", headers={"Retry-After": "2"}))
+        response, body = _get(server, way)
+        assert response.status_code == ours
+        assert response.headers["Content-Type"] == "application/problem+json"
+        assert response.headers.get("Retry-After") == ("2" if ours in (429, 503) else None)
+        assert b"secret" not in body
+
+    def test_a_provider_that_takes_its_time_is_not_waited_for(
+        self, way: str, server: FakeServer
+    ) -> None:
+        """After `status_wait_s` the response begins; what goes wrong later is its last event."""
+        server.script(cut())
+        response, body = _get(server, way, status_wait_s=0)
+        assert response.status_code in (200, 503)  # whatever is first
+        assert b'"code":"incomplete"' in body
+
+    def test_wrong_arguments_are_refused(self, way: str, server: FakeServer) -> None:
+        """The view fails, where the author sees it."""
+        response, _ = _get(server, way, format="xml")
+        assert response.status_code == 500
+
+    def test_an_async_view_needs_the_async_function(self, server: FakeServer) -> None:
+        """What would block the event loop is an error that says what to write."""
+        server.script(stall())
+
+        async def view() -> None:
+            stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+            with pytest.raises(ConfigurationError, match="await asse_response"):
+                sse_response(stream)
+
+        asyncio.run(view())
+        gc.collect()
+        assert all(request.ended.wait(5) for request in server.requests)
+
+    def test_a_request_that_is_cancelled_closes_the_stream(self, server: FakeServer) -> None:
+        """Under ASGI a browser that leaves is a cancelled request."""
+        server.script(hang())
+
+        async def visit() -> HttpResponseBase:
+            stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+            response = await asse_response(stream, status_wait_s=0.01)
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(_read(response), 0.1)
+            return response
+
+        response = asyncio.run(visit())  # Django holds it, too
+        until(lambda: server.requests)
+        assert server.requests[0].ended.wait(5)
+        assert response.streaming
+
+    def test_waiting_for_the_status_can_be_cancelled(self, server: FakeServer) -> None:
+        """A browser that leaves before that ends the question, too."""
+        server.script(hang())
+
+        async def visit() -> None:
+            stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+            task = asyncio.ensure_future(asse_response(stream))
+            while not server.requests:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(visit())
+        assert server.requests[0].ended.wait(5)
+
+    def test_an_async_view_under_wsgi_is_read_by_the_server(self) -> None:
+        """Where the view ran does not count; who reads decides."""
+        response = async_to_sync(asse_response)(_ANSWER)
+        assert isinstance(response, SSEResponse)
+        assert not response.is_async
+        assert b"".join(response) == _BODY
+
+    def test_a_sync_view_under_asgi_is_read_by_the_loop(self) -> None:
+        """A sync view runs in a thread; the body is not read there."""
+
+        async def serve() -> bytes:
+            def view() -> HttpResponseBase:
+                response = sse_response(_ANSWER)
+                assert isinstance(response, SSEResponse)
+                assert response.is_async  # middleware in this thread must know
+                return response
+
+            return await _read(await sync_to_async(view)())
+
+        assert asyncio.run(serve()) == _BODY
+
+    def test_middleware_may_wrap_the_body(self) -> None:
+        """What middleware puts around it is read in the same way, and closes it."""
+
+        def loud(parts: Iterator[bytes]) -> Iterator[bytes]:
+            return (part.upper() for part in parts)
+
+        async def aloud(parts: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+            async for part in parts:
+                yield part.upper()
+
+        async def serve() -> bytes:
+            response: Any = await asse_response(_ANSWER)
+            assert response.is_async
+            response.streaming_content = aloud(response.streaming_content)
+            return await _read(response)
+
+        response: Any = sse_response(_ANSWER)
+        assert not response.is_async
+        response.streaming_content = loud(response.streaming_content)
+        assert b"".join(response) == _BODY.upper()
+        assert asyncio.run(serve()) == _BODY.upper()
+
+    def test_closing_the_response_closes_the_stream(self, server: FakeServer) -> None:
+        """WSGI servers do it when the browser has gone."""
+        server.script(say("one"), stall())
+        stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+        response = sse_response(stream)
+        assert next(iter(response)) == b": connected\n\n"
+        response.close()
+        assert server.requests[0].ended.wait(5)
+
+    def test_what_tools_opened_is_closed(
+        self, server: FakeServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A tool may ask the database; its connection ends with the thread that it runs in."""
+        monkeypatch.setitem(connections.settings["default"], "NAME", str(tmp_path / "db"))
+        opened: list[Any] = []
+
+        def count() -> int:
+            """Count."""
+            opened.append(connections["default"])
+            with connection.cursor() as cursor:
+                cursor.execute("select 42")
+                assert opened[0].connection is not None
+                return int(cursor.fetchone()[0])
+
+        server.enqueue(call_tool("count"))
+        loop = run_tools("Hi", tools=[count], base_url=server.base_url("openai"), api_key="any")
+        assert b'"content":"42"' in b"".join(sse_response(loop, format="events"))
+        until(lambda: opened[0].connection is None)

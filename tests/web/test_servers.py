@@ -1,0 +1,151 @@
+"""The same promises on every web server."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, closing
+from http.client import HTTPException
+
+import pytest
+
+from llm_sse.events import TextDelta
+from llm_sse.providers import find_provider
+from llm_sse.testing import FakeServer, cut, hang, say, stall, status
+from tests.helpers import until
+from tests.web.servers import SERVERS, Browser, ServerProcess
+from tests.wire import Connection, WireServer, head
+
+Address = tuple[str, int]
+_FLASK = [name for name in SERVERS if name.startswith("flask-")]
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServerProcess]]:
+    """All servers; they come up side by side."""
+    logs = tmp_path_factory.mktemp("servers")
+    started = {}
+    with ExitStack() as stack:
+        for name, (command, _) in SERVERS.items():
+            log = stack.enter_context((logs / name).open("wb"))
+            started[name] = ServerProcess(command, log)
+        try:
+            yield started
+        finally:
+            for process in started.values():
+                process.end()
+            for process in started.values():
+                process.join()
+
+
+@pytest.fixture(
+    params=[(name, view) for name, (_, views) in SERVERS.items() for view in views],
+    ids="".join,
+)
+def site(
+    request: pytest.FixtureRequest, processes: dict[str, ServerProcess], server: FakeServer
+) -> tuple[Address, str]:
+    """The address of each server and the path of each view, in turn."""
+    name, view = request.param
+    processes[name].wait()
+    return processes[name].address, view
+
+
+@pytest.fixture
+def flask_address(request: pytest.FixtureRequest, processes: dict[str, ServerProcess]) -> Address:
+    """The address of a server that an indirect parameter names."""
+    return processes[request.param].address
+
+
+def visit(site: tuple[Address, str], server: FakeServer, **query: object) -> Browser:
+    """Ask a site, which asks the fake provider."""
+    address, view = site
+    return Browser(address, view, base_url=server.base_url("openai"), **query)
+
+
+class TestEveryServer:
+    def test_each_token_arrives_before_the_next_is_sent(self, site: tuple[Address, str]) -> None:
+        """Neither middleware nor the server keeps a token back, the first one neither."""
+        arrived, left = threading.Semaphore(0), threading.Event()
+        encoder = find_provider("openai").encoder(model="any")
+
+        def send(connection: Connection) -> None:
+            connection.send(head(200, {"Content-Type": "text/event-stream"}, framing="chunked"))
+            for token in ("one", " two", " three"):
+                connection.chunk(encoder.encode(TextDelta(token)))
+                assert arrived.acquire(timeout=20)
+            connection.wait_closed()
+            left.set()
+
+        with WireServer(send) as provider:
+            browser = Browser(site[0], site[1], base_url=provider.url)
+            with closing(browser.response):
+                for token in (b'"one"', b'" two"', b'" three"'):
+                    browser.read_until(token)
+                    arrived.release()
+                browser.leave()
+                assert left.wait(5)
+
+    def test_a_browser_that_leaves_ends_the_question(
+        self, site: tuple[Address, str], server: FakeServer
+    ) -> None:
+        """Before the first token, and when the provider has not even answered, too."""
+        server.script(hang())
+        browser = visit(site, server, status_wait_s=0)
+        with closing(browser.response):
+            browser.read_until(b": connected\n")
+            until(lambda: server.requests)
+            browser.leave()
+            assert server.requests[0].ended.wait(5)
+            assert server.requests[0].outcome == "disconnected"
+
+    def test_a_whole_answer_ends_once(self, site: tuple[Address, str], server: FakeServer) -> None:
+        """All tokens come in order, numbered, and then one end; no compressor has taken them."""
+        server.script(say(" ".join(map(str, range(200)))))
+        browser = visit(site, server)
+        events = browser.rest()
+        browser.leave()
+        assert [event.data for event in events[-2:]] == ['{"token":" 199"}', "[DONE]"]
+        assert [event.id for event in events] == [str(number) for number in range(1, 202)]
+        assert browser.response.headers["Content-Encoding"] == "identity"
+
+    def test_a_refusal_is_a_status(self, site: tuple[Address, str], server: FakeServer) -> None:
+        """What the provider refuses is answered with a status, not with a stream."""
+        server.script(status(429, "slow down", headers={"Retry-After": "7"}))
+        browser = visit(site, server)
+        browser.rest()
+        browser.leave()
+        assert browser.response.status == 429
+        assert browser.response.headers["Retry-After"] == "7"
+        assert browser.response.headers["Content-Type"] == "application/problem+json"
+        assert b"slow down" not in browser.raw
+
+
+@pytest.mark.parametrize("flask_address", _FLASK, indirect=True)
+def test_a_text_that_breaks_off_breaks_the_body(flask_address: Address, server: FakeServer) -> None:
+    """Plain text has no word for an error: the body itself must not look whole."""
+    server.script(say("one"), cut())
+    browser = Browser(flask_address, "/stream", base_url=server.base_url("openai"), format="text")
+    with pytest.raises((HTTPException, ConnectionError)):
+        while browser.read():
+            pass
+    browser.leave()
+    assert browser.raw == b"one"
+
+
+def test_an_event_loop_serves_200_browsers_at_once(
+    processes: dict[str, ServerProcess], server: FakeServer
+) -> None:
+    """No stream waits for a thread that another one has, and all of them end."""
+    server.script(say("one"), stall())
+    address = processes["django-uvicorn"].address
+    browsers = [
+        Browser(address, "/async", base_url=server.base_url("openai"), heartbeat_s=15)
+        for _ in range(200)
+    ]
+    for browser in browsers:
+        browser.read_until(b'{"token":"one"}')
+    assert not any(request.ended.is_set() for request in server.requests)
+    for browser in browsers:
+        browser.leave()
+    assert all(request.ended.wait(5) for request in server.requests)
