@@ -23,7 +23,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import threading
 import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,9 +34,11 @@ from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
 from .problem import Problem, problem_of
-from .pump import EventStream, is_stream, release, start_pump
+from .pump import EventStream, Told, is_stream, release, start_pump
+from .replay import Entry, check_seconds
+from .retelling import NOT_REPLAYED, Asked, Factory, Retold, check_replay, retell
 
-__all__ = ["BrokenBody", "StreamBody", "make_body"]
+__all__ = ["BrokenBody", "StreamBody", "headers_of", "make_body"]
 
 #: How many events may wait here, beside those that wait in the stream itself.
 _BUFFER_SIZE = 32
@@ -73,21 +74,13 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
 
     def __init__(
         self,
-        stream: EventStream,
+        stream: EventStream | Told,
         format: Format,
         *,
         heartbeat_s: float,
         on_thread_end: Callable[[], object] = lambda: None,
     ) -> None:
-        self.headers = {
-            "Content-Type": format.content_type,
-            "Cache-Control": "no-cache, no-transform",
-            # Middleware and proxies that compress leave alone what has an encoding already; a
-            # compressor would keep the first tokens until it has enough of them.
-            "Content-Encoding": "identity",
-            "X-Accel-Buffering": "no",
-            **format.headers,
-        }
+        self.headers = headers_of(format)
         self._format = format
         self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
         self._pause_s = heartbeat_s - (_COMMENTS - 1) * self._moment_s
@@ -95,10 +88,10 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self._greeted = False
         self._ended = False
         self._finished = False
-        self._stash: list[Event] = []
+        self._stash: list[Event | Entry] = []
         self._loop: asyncio.AbstractEventLoop | None = None
         self._news = asyncio.Event()
-        self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
+        self._channel: Channel[Event | Entry] = Channel(_BUFFER_SIZE)
         self._finalizer = weakref.finalize(self, release, stream, self._channel)
         start_pump(stream, self._channel, on_thread_end)
 
@@ -207,7 +200,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         if not self._greeted:
             self._greeted = True
             return self._format.greeting
-        batch: list[Event] | None
+        batch: list[Event | Entry] | None
         if self._stash:
             batch, self._stash = self._stash, []
         else:
@@ -226,7 +219,10 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         except Exception as error:
             return self._fail(error)
 
-    def _encode(self, event: Event) -> bytes:
+    def _encode(self, event: Event | Entry) -> bytes:
+        if isinstance(event, Entry):
+            self._finished = event.last
+            return event.data
         if isinstance(event, Finish):
             self._finished = True
         elif isinstance(event, StreamStart):
@@ -281,42 +277,66 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self._channel.on_news = wake
 
 
+def headers_of(format: Format) -> dict[str, str]:
+    """Return the headers of a response in a format."""
+    return {
+        "Content-Type": format.content_type,
+        "Cache-Control": "no-cache, no-transform",
+        # Middleware and proxies that compress leave alone what has an encoding already; a
+        # compressor would keep the first tokens until it has enough of them.
+        "Content-Encoding": "identity",
+        "X-Accel-Buffering": "no",
+        **format.headers,
+    }
+
+
 def make_body(
-    stream: EventStream,
+    stream: EventStream | Factory,
     *,
     format: str,
     status_wait_s: float,
     heartbeat_s: float,
+    asked: Asked = NOT_REPLAYED,
     on_thread_end: Callable[[], object] = lambda: None,
-) -> StreamBody:
+) -> StreamBody | Problem:
     """Return the body of a response; what is wrong with the arguments closes the stream.
+
+    Args:
+        stream: What is told, or what opens it.
+        format: The format's name.
+        status_wait_s: Checked only.
+        heartbeat_s: How long nothing may be sent, in seconds.
+        asked: What was asked of the replay, where there is one.
+        on_thread_end: Called in the thread that has read the stream.
+
+    Returns:
+        The body; with a replay also what is answered instead.
 
     Raises:
         ConfigurationError: One of the arguments cannot be.
     """
     try:
+        check_seconds("status_wait_s", status_wait_s, zero=True)
+        check_seconds("heartbeat_s", heartbeat_s)
+        writer = find_format(format)
+        check_replay(asked, stream)
+        if asked.store is not None:
+            told = retell(stream, asked, on_thread_end=on_thread_end)  # type: ignore[arg-type]
+            if isinstance(told, Problem):
+                return told
+            return StreamBody(told, Retold(format, told.cursor), heartbeat_s=heartbeat_s)
+        if callable(stream) and not is_stream(stream):
+            stream = stream()
         if not is_stream(stream):
             raise ConfigurationError(
                 f"sse_response streams what stream_sync returns, or events, "
                 f"not {type(stream).__name__}"
             )
-        _check_seconds("status_wait_s", status_wait_s, zero=True)
-        _check_seconds("heartbeat_s", heartbeat_s, zero=False)
-        writer = find_format(format)
-        return StreamBody(stream, writer, heartbeat_s=heartbeat_s, on_thread_end=on_thread_end)
+        return StreamBody(stream, writer, heartbeat_s=heartbeat_s, on_thread_end=on_thread_end)  # type: ignore[arg-type]
     except BaseException:
         if isinstance(stream, TokenStream):
             stream.close()
         raise
-
-
-def _check_seconds(name: str, value: object, *, zero: bool) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and (0 < value <= threading.TIMEOUT_MAX or (zero and value == 0)):  # type: ignore[operator]
-        return
-    raise ConfigurationError(
-        f"{name} must be a number of seconds {'from 0 on' if zero else 'above 0'}, not {value!r}"
-    )
 
 
 def _broken_off() -> ProtocolError:

@@ -8,12 +8,15 @@ from typing import Any
 
 from asgiref.sync import SyncToAsync
 from django.db import connections
-from django.http import HttpResponse, HttpResponseBase, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
 from ..errors import ConfigurationError
+from ..sync.stream import TokenStream
 from .body import StreamBody, make_body
 from .problem import Problem
 from .pump import EventStream
+from .replay import ReplayStore
+from .retelling import Asked, Factory
 
 __all__ = ["SSEResponse", "asse_response", "sse_response"]
 
@@ -58,11 +61,17 @@ class SSEResponse(StreamingHttpResponse):
 
 
 def sse_response(
-    stream: EventStream,
+    stream: EventStream | Factory,
     *,
     format: str = "tokens",
     status_wait_s: float = 10.0,
     heartbeat_s: float = 15.0,
+    request: HttpRequest | None = None,
+    replay: ReplayStore | None = None,
+    key: str | None = None,
+    name: str | None = None,
+    keep_running: bool = False,
+    grace_s: float = 30.0,
 ) -> HttpResponseBase:
     """Answer a request with a stream, as it arrives; for sync views.
 
@@ -73,24 +82,42 @@ def sse_response(
     Args:
         stream: What `stream_sync` or `run_tools` returned, or any iterable of events that ends with
             a `Finish`. It is read in another thread, to which this one's context variables are
-            copied. Database connections that tools open there are closed at its end.
+            copied. Or a function that returns it. Database connections that tools open there are
+            closed at its end.
         format: `tokens`, `events`, `openai`, `ui-message` or `text`.
         status_wait_s: How long to wait for the provider's status, in seconds. Then the response
             begins anyway.
         heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
             within that time (at once under ASGI).
+        request: The view's request; `replay` needs it, for its `Last-Event-ID`.
+        replay: Where streams are kept for browsers that come back: a `MemoryReplay` or a
+            `RedisReplay`. The first argument is then a function that opens the stream. A request
+            with `Last-Event-ID` gets what follows that event; nothing (204) when that was the end;
+            410 when it is not kept.
+        key: With `replay`, whose the stream is: a user, a session. Only requests with the same key
+            can read it.
+        name: With `replay`, the site's own name for this question of this key: a request for a
+            name that is kept joins that stream from its beginning, and asks nobody.
+        keep_running: With `replay`, whether the stream is read to its end also when nobody listens.
+        grace_s: With `replay`, how long nobody may listen before the stream is closed, in seconds,
+            without `keep_running`.
 
     Raises:
         ConfigurationError: One of the arguments cannot be, or this would block an event loop; the
             stream is closed.
     """
-    body = _body(stream, format, status_wait_s, heartbeat_s)
+    if _is_running_loop():
+        if isinstance(stream, TokenStream):
+            stream.close()
+        raise ConfigurationError(
+            "sse_response would block the event loop here: "
+            "write `return await asse_response(...)` in async views"
+        )
+    asked = Asked(replay, key, name, format, None, keep_running, grace_s)
+    body = _body(stream, request, status_wait_s, heartbeat_s, asked)
+    if isinstance(body, Problem):
+        return _refusal(body)
     try:
-        if _is_running_loop():
-            raise ConfigurationError(
-                "sse_response would block the event loop here: "
-                "write `return await asse_response(...)` in async views"
-            )
         problem = body.wait_started(status_wait_s)
     except BaseException:
         body.close()
@@ -99,14 +126,26 @@ def sse_response(
 
 
 async def asse_response(
-    stream: EventStream,
+    stream: EventStream | Factory,
     *,
     format: str = "tokens",
     status_wait_s: float = 10.0,
     heartbeat_s: float = 15.0,
+    request: HttpRequest | None = None,
+    replay: ReplayStore | None = None,
+    key: str | None = None,
+    name: str | None = None,
+    keep_running: bool = False,
+    grace_s: float = 30.0,
 ) -> HttpResponseBase:
     """Do what `sse_response` does, for async views: it waits without blocking the event loop."""
-    body = _body(stream, format, status_wait_s, heartbeat_s)
+    asked = Asked(replay, key, name, format, None, keep_running, grace_s)
+    if replay is None:
+        body = _body(stream, request, status_wait_s, heartbeat_s, asked)
+    else:  # a store may be far away
+        body = await asyncio.to_thread(_body, stream, request, status_wait_s, heartbeat_s, asked)
+    if isinstance(body, Problem):
+        return _refusal(body)
     try:
         problem = await body.await_started(status_wait_s)
     except BaseException:
@@ -115,20 +154,33 @@ async def asse_response(
     return _response(body, problem)
 
 
-def _body(stream: EventStream, format: str, status_wait_s: float, heartbeat_s: float) -> StreamBody:
+def _body(
+    stream: EventStream | Factory,
+    request: HttpRequest | None,
+    status_wait_s: float,
+    heartbeat_s: float,
+    asked: Asked,
+) -> StreamBody | Problem:
+    if request is not None:
+        asked = asked._replace(last_event_id=request.headers.get("Last-Event-ID"))
+    elif asked.store is not None:
+        raise ConfigurationError("replay= needs the view's request: request=request")
     return make_body(
         stream,
-        format=format,
+        format=asked.format,
         status_wait_s=status_wait_s,
         heartbeat_s=heartbeat_s,
+        asked=asked,
         on_thread_end=_close_connections,
     )
 
 
 def _response(body: StreamBody, problem: Problem | None) -> HttpResponseBase:
-    if problem is not None:
-        return HttpResponse(problem.body, status=problem.status, headers=problem.headers)
-    return SSEResponse(body)
+    return SSEResponse(body) if problem is None else _refusal(problem)
+
+
+def _refusal(problem: Problem) -> HttpResponse:
+    return HttpResponse(problem.body, status=problem.status, headers=problem.headers)
 
 
 def _close_connections() -> None:

@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from flask import Response, has_request_context, request
 
-from .body import make_body
+from ..sync.stream import TokenStream
+from .body import headers_of, make_body
+from .formats import find_format
+from .problem import Problem
 from .pump import EventStream
+from .replay import ReplayStore
+from .retelling import Asked, Factory
 
 __all__ = ["sse_response"]
 
 
 def sse_response(
-    stream: EventStream,
+    stream: EventStream | Factory,
     *,
     format: str = "tokens",
     status_wait_s: float = 10.0,
     heartbeat_s: float = 15.0,
+    replay: ReplayStore | None = None,
+    key: str | None = None,
+    name: str | None = None,
+    keep_running: bool = False,
+    grace_s: float = 30.0,
 ) -> Response:
     """Answer a request with a stream, as it arrives.
 
@@ -26,25 +36,50 @@ def sse_response(
     Args:
         stream: What `stream_sync` or `run_tools` returned, or any iterable of events that ends with
             a `Finish`. It is read in another thread, to which this one's context variables are
-            copied.
+            copied. Or a function that returns it.
         format: `tokens`, `events`, `openai`, `ui-message` or `text`.
         status_wait_s: How long to wait for the provider's status, in seconds. Then the response
             begins anyway.
         heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
             within that time.
+        replay: Where streams are kept for browsers that come back: a `MemoryReplay` or a
+            `RedisReplay`. The first argument is then a function that opens the stream. A request
+            with `Last-Event-ID` gets what follows that event; nothing (204) when that was the end;
+            410 when it is not kept.
+        key: With `replay`, whose the stream is: a user, a session. Only requests with the same key
+            can read it.
+        name: With `replay`, the site's own name for this question of this key: a request for a
+            name that is kept joins that stream from its beginning, and asks nobody.
+        keep_running: With `replay`, whether the stream is read to its end also when nobody listens.
+        grace_s: With `replay`, how long nobody may listen before the stream is closed, in seconds,
+            without `keep_running`.
 
     Raises:
         ConfigurationError: One of the arguments cannot be; the stream is closed.
     """
-    body = make_body(stream, format=format, status_wait_s=status_wait_s, heartbeat_s=heartbeat_s)
-    if has_request_context() and request.method == "HEAD":
-        body.close()  # a server does not read the body of an answer to HEAD, nor close it
-        return Response(headers=body.headers)
+    in_request = has_request_context()
+    if in_request and request.method == "HEAD":
+        # A server does not read the body of an answer to HEAD, nor close it.
+        if isinstance(stream, TokenStream):
+            stream.close()
+        return Response(headers=headers_of(find_format(format)))
+    last_event_id = request.headers.get("Last-Event-ID") if in_request else None
+    body = make_body(
+        stream,
+        format=format,
+        status_wait_s=status_wait_s,
+        heartbeat_s=heartbeat_s,
+        asked=Asked(replay, key, name, format, last_event_id, keep_running, grace_s),
+    )
+    if isinstance(body, Problem):
+        return _refusal(body)
     try:
         problem = body.wait_started(status_wait_s)
     except BaseException:
         body.close()
         raise
-    if problem is not None:
-        return Response(problem.body, problem.status, problem.headers)
-    return Response(body, headers=body.headers)
+    return Response(body, headers=body.headers) if problem is None else _refusal(problem)
+
+
+def _refusal(problem: Problem) -> Response:
+    return Response(problem.body, problem.status, problem.headers)

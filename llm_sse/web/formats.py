@@ -1,6 +1,6 @@
 """The formats in which a browser is told of a stream: events in, bytes out; no clock, no thread.
 
-One `Format` writes one body. Each of its events has an `id`, its position from 1 up.
+One `Format` writes one body. Each of its events has an `id` that ends with its position from 1 up.
 
 Comments carry the rest: clients ignore them, and proxies see that the connection is alive.
 """
@@ -49,6 +49,7 @@ class Format(ABC):
         greeting: What is sent at once, so that the browser knows that it is connected.
         heartbeat: What is sent while nothing else is; `None` where the format has nothing that
             means nothing.
+        id_prefix: What stands before the position in an event's `id`.
     """
 
     content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
@@ -58,6 +59,7 @@ class Format(ABC):
 
     def __init__(self) -> None:
         self.position = 0
+        self.id_prefix = ""
 
     @abstractmethod
     def encode(self, event: Event) -> bytes:
@@ -73,7 +75,7 @@ class Format(ABC):
 
     def _event(self, data: str, *, name: str | None = None) -> bytes:
         self.position += 1
-        return encode_sse(data, event=name, id=str(self.position))
+        return encode_sse(data, event=name, id=f"{self.id_prefix}{self.position}")
 
     def _json(self, value: Any, *, name: str | None = None) -> bytes:
         return self._event(msgspec.json.encode(value).decode(), name=name)
@@ -165,7 +167,7 @@ class OpenAIChunks(Format):
         numbered = b""
         for one in written.split(b"\n\n")[:-1]:
             self.position += 1
-            numbered += b"id: %d\n%s\n\n" % (self.position, one)
+            numbered += b"id: %s%d\n%s\n\n" % (self.id_prefix.encode(), self.position, one)
         return numbered
 
 

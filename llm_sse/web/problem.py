@@ -9,6 +9,7 @@
 | any other refusal: a key, a model, a request that is wrong | 502 | `misconfigured` |
 | `ProtocolError`, `TooManyRounds`, an answer without its end | 502 | `incomplete` |
 | everything else | 500 | `internal` |
+| what is to be told again is not kept (any longer) | 410 | `gone` |
 """
 
 from __future__ import annotations
@@ -30,10 +31,11 @@ from ..errors import (
     TransportError,
 )
 
-__all__ = ["Problem", "problem_of"]
+__all__ = ["NOTHING_MORE", "Problem", "gone", "problem_of"]
 
 #: The statuses in HTTP's words. Source: RFC 9110, section 15; RFC 6585, section 4.
 _TITLES = {
+    410: "Gone",
     429: "Too Many Requests",
     500: "Internal Server Error",
     502: "Bad Gateway",
@@ -42,6 +44,7 @@ _TITLES = {
 }
 
 _DETAILS = {
+    "gone": "This answer is not kept any longer.",
     "rate_limited": "The model has too much to do at the moment.",
     "timeout": "The model did not answer in time.",
     "unavailable": "The model cannot be reached at the moment.",
@@ -86,6 +89,28 @@ class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
         return headers
 
 
+class _NothingMore(Problem, frozen=True, kw_only=True):
+    """No problem at all: everything has been told. `EventSource` takes 204 for the end."""
+
+    @property
+    def body(self) -> bytes:
+        """Nothing: such a response has no body."""
+        return b""
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The headers of a response without a body."""
+        return {"Cache-Control": "no-store"}
+
+
+#: Source: https://html.spec.whatwg.org/multipage/server-sent-events.html: "Clients will reconnect
+#: if the connection is closed; a client can be told to stop reconnecting using the HTTP 204 No
+#: Content response code."
+NOTHING_MORE: Problem = _NothingMore(
+    title="No Content", status=204, detail="", code="complete", retryable=False
+)
+
+
 def problem_of(error: BaseException) -> Problem:
     """Return what a visitor may know of an error."""
     status, code = _class_of(error)
@@ -98,6 +123,13 @@ def problem_of(error: BaseException) -> Problem:
         code=code,
         retryable=retryable,
         retry_after_s=None if retry_after_s is None else math.ceil(retry_after_s),
+    )
+
+
+def gone() -> Problem:
+    """Return what is said to who asks for the rest of an answer that is not there."""
+    return Problem(
+        title=_TITLES[410], status=410, detail=_DETAILS["gone"], code="gone", retryable=False
     )
 
 

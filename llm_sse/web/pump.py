@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextvars
 import threading
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Union, get_args
 
@@ -13,12 +14,28 @@ from ..sync.channel import Channel, ChannelClosed
 from ..sync.source import without_frames
 from ..sync.stream import TokenStream
 
-__all__ = ["EventStream", "is_stream", "release", "start_pump"]
+__all__ = ["EventStream", "Told", "is_stream", "release", "start_pump"]
 
 #: What can be streamed: a stream of ours, or any iterable of events.
 EventStream = Union[TokenStream, Iterable[Event]]
 
 _EVENTS = get_args(Event)
+
+
+class Told(ABC):
+    """What is told again; to a pump it is what a `TokenStream` is."""
+
+    @abstractmethod
+    def wait_started(self) -> object:
+        """Wait until it is known whether there is an answer; raise what there is instead."""
+
+    @abstractmethod
+    def events(self) -> Iterator[Any]:
+        """Yield what is told."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """End it."""
 
 
 def is_stream(stream: object) -> bool:
@@ -27,7 +44,7 @@ def is_stream(stream: object) -> bool:
 
 
 def start_pump(
-    stream: EventStream, channel: Channel[Event], on_thread_end: Callable[[], object]
+    stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
 ) -> None:
     """Start the thread that puts a stream's events into a channel, and its ending after them.
 
@@ -46,27 +63,29 @@ def start_pump(
     ).start()
 
 
-def release(stream: EventStream, channel: Channel[Any]) -> None:
+def release(stream: EventStream | Told, channel: Channel[Any]) -> None:
     """End both ends. An iterable of somebody else's is closed by the thread that iterates it."""
     channel.close()
-    if isinstance(stream, TokenStream):
+    if isinstance(stream, (TokenStream, Told)):
         stream.close()
 
 
 def _pump(
-    stream: EventStream, channel: Channel[Event], on_thread_end: Callable[[], object]
+    stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
 ) -> None:
     """Put a stream's events into a channel, each as soon as it is there, and its ending."""
-    events: Iterator[Event] | None = None
+    events: Iterator[Any] | None = None
+    ours = isinstance(stream, (TokenStream, Told))
     try:
-        if isinstance(stream, TokenStream):
+        if isinstance(stream, (TokenStream, Told)):
             stream.wait_started()
             channel.set_start(True)
             events = stream.events()
         else:
             events = iter(stream)
         for event in events:
-            _check_event(event)
+            if not ours:
+                _check_event(event)
             channel.put(event)
             channel.flush()
         channel.end()

@@ -1,0 +1,401 @@
+"""Streams that are told more than once: to a browser that comes back, and to a second one.
+
+Theory of operation
+-------------------
+
+    pump's thread         generation's thread          each response's pump thread
+    stream.events() -> Channel -> Format -> store ...> Retelling -> Channel -> StreamBody
+
+What a stream says is written once, in its format, and put into a store; every response retells it
+from there, the first one, too. So the bytes of an event are the same for everybody, and the stream
+does not hang on any connection: it ends when it has ended, or when nobody has read it for a while.
+
+An event's id is `<stream>-<position>`. The stream's part is random, or made of the name that the
+site gives it; the site's `key` says whose it is, and nobody finds a stream under another key.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from ..errors import ConfigurationError, ConnectionLost, ServerError, StreamError
+from ..events import Event, Finish, StreamStart
+from ..sse import encode_comment
+from ..sync.channel import Channel, ChannelTimeout
+from .formats import Format, find_format
+from .problem import NOTHING_MORE, Problem, gone, problem_of
+from .pump import EventStream, Told, is_stream, release, start_pump
+from .replay import (
+    Entry,
+    Fenced,
+    Gone,
+    ReplayReader,
+    ReplayStore,
+    ReplayUnavailable,
+    ReplayWriter,
+    check_seconds,
+)
+
+__all__ = ["NOT_REPLAYED", "Asked", "Factory", "Retelling", "Retold", "check_replay", "retell"]
+
+#: Opens the stream, if one is needed.
+Factory = Callable[[], EventStream]
+
+_BUFFER_SIZE = 32
+#: The longest wait for news of a store before a reader looks whether it was closed, in seconds.
+_LOOK_AGAIN_S = 1.0
+#: The pause after a store could not be reached, in seconds.
+_PAUSE_S = 0.2
+_ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
+_ID_LINE = re.compile(rb"^id: [^\n]*\n", re.MULTILINE)
+
+_log = logging.getLogger("llm_sse.web.body")
+
+
+class Asked(NamedTuple):
+    """What of a request, and of the site's wishes, decides what is retold.
+
+    Attributes:
+        store: Where streams are kept; `None` where nothing is told again.
+        key: Whose the stream is.
+        name: Which of his streams it is; `None` where every question is a new one.
+        format: The format's name.
+        last_event_id: The request's `Last-Event-ID`; `None` where it has none.
+        keep_running: Whether the stream is read to its end also when nobody listens.
+        grace_s: How long nobody may listen otherwise, in seconds.
+    """
+
+    store: ReplayStore | None = None
+    key: str | None = None
+    name: str | None = None
+    format: str = "tokens"
+    last_event_id: str | None = None
+    keep_running: bool = False
+    grace_s: float = 30.0
+
+
+#: What is asked where there is no replay.
+NOT_REPLAYED = Asked()
+
+
+def check_replay(asked: Asked, stream: object) -> None:
+    """Refuse what cannot be, before anything is opened.
+
+    Raises:
+        ConfigurationError: One of the arguments cannot be.
+    """
+    if asked.store is None:
+        if asked.key is not None or asked.name is not None or asked.keep_running is not False:
+            raise ConfigurationError("key=, name= and keep_running= go with replay=, a store")
+        return
+    if not isinstance(asked.store, ReplayStore):
+        raise ConfigurationError(
+            f"replay must be a store, such as MemoryReplay(), not {type(asked.store).__name__}"
+        )
+    if not callable(stream) or is_stream(stream):
+        raise ConfigurationError(
+            "with replay= a stream is opened only where one is needed: write "
+            "sse_response(lambda: stream_sync(...), replay=...)"
+        )
+    if not isinstance(asked.key, str) or not asked.key:
+        raise ConfigurationError(
+            "replay= needs key=: a str that says whose the stream is (a user, a session); only "
+            f"requests with the same key may read it; not {asked.key!r}"
+        )
+    if asked.name is not None and (not isinstance(asked.name, str) or not asked.name):
+        raise ConfigurationError(f"name must be a str that is not empty, not {asked.name!r}")
+    if not isinstance(asked.keep_running, bool):
+        raise ConfigurationError(f"keep_running must be a bool, not {asked.keep_running!r}")
+    check_seconds("grace_s", asked.grace_s)
+    if find_format(asked.format).heartbeat is None:
+        raise ConfigurationError(f"the format {asked.format!r} has no ids: it cannot be replayed")
+
+
+def retell(
+    factory: Factory, asked: Asked, *, on_thread_end: Callable[[], object]
+) -> Retelling | Problem:
+    """Return what is to be told: a stream from some position on, or what there is instead of it.
+
+    Args:
+        factory: Opens the stream; called only if nobody has.
+        asked: What decides.
+        on_thread_end: Called in the thread that has read the stream.
+
+    Returns:
+        The stream; or a problem, 204 where the browser has had everything among them.
+
+    Raises:
+        ConfigurationError: What the factory returned is no stream.
+    """
+    assert asked.store is not None
+    assert asked.key is not None
+    where = _Shelf(asked.store, asked.key, asked)
+    try:
+        if asked.last_event_id is None:
+            return where.begin_or_join(factory, on_thread_end)
+        return where.go_on(asked.last_event_id)
+    except ReplayUnavailable as error:
+        _log.warning("the replay store cannot be reached: %s", error)
+        return problem_of(ServerError("the replay store", status=503, retryable=True))
+    except ServerError as error:
+        _log.warning("no stream could begin: %s", error)
+        return problem_of(error)
+
+
+class _Shelf:
+    """The streams of one key in a store, as one request sees them."""
+
+    def __init__(self, store: ReplayStore, key: str, asked: Asked) -> None:
+        self._store = store
+        self._key = key
+        self._asked = asked
+
+    def begin_or_join(self, factory: Factory, on_thread_end: Callable[[], object]) -> Retelling:
+        name = self._asked.name
+        id_ = secrets.token_hex(16) if name is None else _digest(name)[:32]
+        writer = self._store.begin(self._place(id_))
+        if writer is None:
+            return self._retelling(id_, 0)
+        try:
+            stream = factory()
+            if not is_stream(stream):
+                raise ConfigurationError(
+                    "the function must return what stream_sync returns, or events, "
+                    f"not {type(stream).__name__}"
+                )
+        except BaseException:
+            writer.discard()
+            raise
+        generation = _Generation(stream, self._format(id_), writer, self._asked, on_thread_end)
+        return self._retelling(id_, 0, generation)
+
+    def go_on(self, last_event_id: str) -> Retelling | Problem:
+        """Go on after an event; what is unknown is never taken for a new question."""
+        found = _ID.fullmatch(last_event_id)
+        if found is None:
+            return gone()
+        id_, after = found[1], int(found[2])
+        state = self._store.state(self._place(id_))
+        if state is None or after + 1 < state.first:
+            return gone()
+        if state.ended and after >= state.last:
+            return NOTHING_MORE
+        return self._retelling(id_, after)
+
+    def _retelling(self, id_: str, after: int, generation: _Generation | None = None) -> Retelling:
+        def broken(position: int) -> bytes:
+            format_ = self._format(id_)
+            format_.position = position - 1
+            return format_.error(problem_of(_broken_off())) or b""
+
+        reader = self._store.reader(self._place(id_), after, broken)
+        return Retelling(reader, f"{id_}-{after}", self._store.outage_s, generation)
+
+    def _place(self, id_: str) -> str:
+        """Return where a stream is kept: under another key it is somewhere else."""
+        return _digest(f"{id_}:{self._key}")
+
+    def _format(self, id_: str) -> Format:
+        format_ = find_format(self._asked.format)
+        format_.id_prefix = f"{id_}-"
+        return format_
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+class Retelling(Told):
+    """One telling of a stream from a store.
+
+    Args:
+        reader: Where it comes from.
+        cursor: The id after which it begins.
+        outage_s: How long the store may be out of reach, in seconds.
+        generation: What writes the stream, if this telling is the first one.
+    """
+
+    def __init__(
+        self,
+        reader: ReplayReader,
+        cursor: str,
+        outage_s: float,
+        generation: _Generation | None = None,
+    ) -> None:
+        self.cursor = cursor
+        self._reader = reader
+        self._outage_s = outage_s
+        self._generation = generation
+        self._closed = threading.Event()
+
+    def wait_started(self) -> None:
+        """Wait until it is known whether there is an answer."""
+        if self._generation is not None:
+            self._generation.wait_started(self._closed)
+
+    def events(self) -> Iterator[Entry]:
+        """Yield the entries to the last one, or to `close`.
+
+        Raises:
+            ConnectionLost: They are not kept any longer, or the store is out of reach.
+        """
+        failing_since: float | None = None
+        while not self._closed.is_set():
+            try:
+                entries = self._reader.read(_LOOK_AGAIN_S)
+            except ReplayUnavailable as error:
+                failing_since = failing_since or time.monotonic()
+                if time.monotonic() - failing_since > self._outage_s:
+                    raise ConnectionLost(f"the replay store cannot be reached: {error}") from None
+                self._closed.wait(_PAUSE_S)
+                continue
+            except Gone:
+                raise ConnectionLost("the stream is not kept any longer") from None
+            failing_since = None
+            for entry in entries:
+                yield entry
+                if entry.last:
+                    return
+
+    def close(self) -> None:
+        """End it; the stream goes on as long as it may."""
+        self._closed.set()
+        self._reader.close()
+
+
+class Retold(Format):
+    """What was written already, as it is.
+
+    Args:
+        name: The format in which it was written.
+        cursor: The id after which it begins.
+    """
+
+    def __init__(self, name: str, cursor: str) -> None:
+        super().__init__()
+        self._plain = find_format(name)
+        self.content_type = self._plain.content_type  # type: ignore[misc]
+        self.headers = self._plain.headers  # type: ignore[misc]
+        # The browser that is cut off before the first event comes back with an id, too.
+        self.greeting = f"id: {cursor}\n".encode() + encode_comment("connected")  # type: ignore[misc]
+
+    def encode(self, event: Event | Entry) -> bytes:
+        """Return the bytes of an entry."""
+        return event.data if isinstance(event, Entry) else b""
+
+    def end(self) -> bytes:
+        """Return nothing: the last entry was the end."""
+        return b""
+
+    def error(self, problem: Problem) -> bytes | None:
+        """Return an error of this telling alone: without an id, so that one can go on after it."""
+        said = self._plain.error(problem)
+        return None if said is None else _ID_LINE.sub(b"", said)
+
+
+class _Generation:
+    """What reads a stream into a store, in threads of its own, until it has ended or must."""
+
+    def __init__(
+        self,
+        stream: EventStream,
+        format: Format,
+        writer: ReplayWriter,
+        asked: Asked,
+        on_thread_end: Callable[[], object],
+    ) -> None:
+        self._stream = stream
+        self._format = format
+        self._writer = writer
+        self._keep_running = asked.keep_running
+        self._grace_s = asked.grace_s
+        self._every_s = min(writer.keep_every_s, asked.grace_s / 4)
+        self._started = threading.Event()
+        self._failure: BaseException | None = None
+        self._finished = False
+        self._told = 0
+        self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
+        start_pump(stream, self._channel, on_thread_end)
+        threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
+
+    def wait_started(self, closed: threading.Event) -> None:
+        """Wait until the provider's answer is known; raise what there is instead of it."""
+        while not self._started.wait(_LOOK_AGAIN_S) and not closed.is_set():
+            pass
+        if self._failure is not None:
+            raise self._failure
+
+    def _run(self) -> None:
+        try:
+            self._write()
+        except Fenced:
+            _log.warning("a stream was given up by its readers: its writer was silent too long")
+        except ReplayUnavailable as error:
+            _log.warning("a stream ends because the replay store cannot be reached: %s", error)
+        except Exception:
+            _log.exception("a stream could not be kept for replay")
+        finally:
+            release(self._stream, self._channel)
+            self._started.set()
+
+    def _write(self) -> None:
+        read_at = kept_at = time.monotonic()
+        while True:
+            now = time.monotonic()
+            if now - kept_at >= self._every_s:
+                kept_at = now
+                read_at = now if self._writer.keep() else read_at
+                if now - read_at > self._grace_s and not self._keep_running:
+                    self._end_with(ConnectionLost("nobody reads the stream any longer"))
+                    return
+            try:
+                batch = self._channel.get(self._every_s)
+            except ChannelTimeout:
+                continue
+            except BaseException as error:
+                self._end_with(error)
+                return
+            if batch is None:
+                if self._finished:
+                    self._append(self._format.end(), last=True)
+                else:
+                    self._end_with(_broken_off())
+                return
+            self._started.set()
+            self._append(b"".join(map(self._encode, batch)))
+
+    def _encode(self, event: Event) -> bytes:
+        if isinstance(event, Finish):
+            self._finished = True
+        elif isinstance(event, StreamStart):
+            self._finished = False
+        return self._format.encode(event)
+
+    def _append(self, written: bytes, *, last: bool = False) -> None:
+        events = [one + b"\n\n" for one in written.split(b"\n\n")[:-1]]
+        self._told += len(events)
+        if events:
+            self._writer.append(events, last=last)
+
+    def _end_with(self, error: BaseException) -> None:
+        """End it with an error; where nothing was told, as if it had never begun."""
+        if not self._started.is_set():
+            self._failure = error
+            self._writer.discard()
+            return
+        if isinstance(error, StreamError):
+            _log.warning("%s: %s", type(error).__name__, error)
+        else:
+            _log.error("a stream for a browser failed", exc_info=error)
+        self._append(self._format.error(problem_of(error)) or b"", last=True)
+
+
+def _broken_off() -> ConnectionLost:
+    return ConnectionLost("the stream was closed before its end, or had no Finish")
