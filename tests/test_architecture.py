@@ -44,6 +44,7 @@ FRAMEWORKS = {
     "werkzeug": "llm_sse.web.flask",
     "django": "llm_sse.web.django",
     "asgiref": "llm_sse.web.django",
+    "redis": "llm_sse.web.redis",
 }
 
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
@@ -341,6 +342,7 @@ class TestLaws:
             (imports_a_library_of_others, "llm_sse.web.body", "import flask"),
             (imports_a_library_of_others, "llm_sse.web.flask", "from django.http import x"),
             (imports_a_library_of_others, "llm_sse.web.django", "from werkzeug import x"),
+            (imports_a_library_of_others, "llm_sse.web.replay", "import redis"),
             (imports_a_library_of_others, "llm_sse.sync.source", "import urllib3"),
             (imports_a_library_of_others, "llm_sse.web", "from urllib3.util import Retry"),
             (imports_a_library_of_others, "llm_sse.sync.wrappers", "import rich.console"),

@@ -322,10 +322,9 @@ class _MemoryReader(ReplayReader):
             kept.news.wait_for(self._has_news, timeout_s)
             if self._closed:
                 return []
-            skipped = self._after + 1 - kept.first
-            if skipped < 0 or kept.dropped:
+            if self._after + 1 < kept.first or kept.dropped:
                 raise Gone
-            entries = list(islice(kept.entries, skipped, None))
+            entries = list(islice(reversed(kept.entries), kept.last - self._after))[::-1]
         if entries:
             self._after = entries[-1].position
         return entries

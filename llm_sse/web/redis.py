@@ -1,0 +1,422 @@
+"""`RedisReplay`: streams for browsers that come back, shared by workers and machines, on Redis.
+
+What a stream is in Redis, all under one hash tag (so that a cluster keeps it in one place):
+
+    <prefix>{<stream>}           a Redis stream; the entry <position>-1 has the event `d`; the last
+                                 one has `e`, too
+    <prefix>{<stream>}:writer    the token of the one worker who writes it
+    <prefix>{<stream>}:lease     there as long as that worker says that it lives
+    <prefix>{<stream>}:watched   there as long as anybody reads
+
+Exactly one worker sets the token. It adds events by a script that looks first whether the stream is
+where the worker believes it to be, for Redis may have restarted, and replies may have been lost:
+what is missing is put back, what is there is not added again. A worker that comes back after its
+readers have ended the stream for it finds its place taken, and stops. Two readers who find a dead
+worker at once end its stream once, for Redis takes an explicit id once.
+
+Source: https://redis.io/docs/latest/commands/xadd/ ("The command will return an error if the
+specified ID is equal or smaller than the target stream top item"),
+https://redis.io/docs/latest/commands/xread/, https://redis.io/docs/latest/commands/eval/
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import threading
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any, TypeVar
+
+from redis import Redis
+from redis import exceptions as failures
+
+from ..errors import ConfigurationError
+from .replay import (
+    Entry,
+    Fenced,
+    Gone,
+    ReplayReader,
+    ReplayStore,
+    ReplayUnavailable,
+    ReplayWriter,
+    StreamState,
+    check_count,
+    check_seconds,
+)
+
+__all__ = ["RedisReplay"]
+
+T = TypeVar("T")
+
+_OUTAGES = (failures.ConnectionError, failures.TimeoutError, failures.BusyLoadingError)
+#: The pause before a store that was out of reach is asked again, in seconds.
+_PAUSE_S = 0.1
+#: How many entries are read or written at once.
+_BATCH = 500
+_log = logging.getLogger(__name__)
+
+#: Add events, if the newest one is where the writer believes; else return the newest one.
+_APPEND = """
+local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
+local last = newest[1] and tonumber(string.match(newest[1][1], '^%d+')) or 0
+if last ~= tonumber(ARGV[1]) then return newest end
+local first, ends = tonumber(ARGV[2]), ARGV[3] == '1'
+for i = 6, #ARGV do
+    local id = string.format('%.0f-1', first + i - 6)
+    if ends and i == #ARGV then
+        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i], 'e', '1')
+    else
+        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i])
+    end
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
+redis.call('PEXPIRE', KEYS[2], ARGV[5])
+return false
+"""
+
+
+class RedisReplay(ReplayStore):
+    """Keep streams in Redis, for any number of workers and machines.
+
+    Every response that is being read holds one connection of the client's pool. What Redis has
+    confirmed survives what Redis survives: say `appendonly yes` there.
+
+    Args:
+        redis: The client, with the connections' settings; without `decode_responses`.
+        ttl_s: How long a stream is kept after its last sign of life, in seconds.
+        max_events: How many events of a stream are kept; the oldest go first.
+        lease_s: After how long without a sign of life a worker counts as dead, in seconds. Its
+            stream then ends with an error for its readers.
+        outage_s: How long Redis may be out of reach before a stream is given up, in seconds.
+        prefix: What the names of all keys begin with.
+
+    Raises:
+        ConfigurationError: One of the arguments cannot be.
+
+    Thread: every method may be called from any thread.
+    """
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        ttl_s: float = 600.0,
+        max_events: int = 20_000,
+        lease_s: float = 15.0,
+        outage_s: float = 60.0,
+        prefix: str = "llm-sse:",
+    ) -> None:
+        if not isinstance(redis, Redis):
+            raise ConfigurationError(
+                f"redis must be a redis.Redis client, not {type(redis).__name__}"
+            )
+        settings = redis.connection_pool.connection_kwargs
+        if settings.get("decode_responses"):
+            raise ConfigurationError("redis must be a client without decode_responses")
+        check_seconds("ttl_s", ttl_s)
+        check_seconds("lease_s", lease_s)
+        check_seconds("outage_s", outage_s)
+        check_count("max_events", max_events)
+        if ttl_s < lease_s:
+            raise ConfigurationError(f"ttl_s must be at least lease_s ({lease_s}), not {ttl_s}")
+        self.outage_s = outage_s
+        self._redis: Any = redis
+        self._ttl_ms = round(ttl_s * 1000)
+        self._lease_s = lease_s
+        self._max_events = max_events
+        self._prefix = prefix
+        timeout_s = settings.get("socket_timeout")
+        self._block_s = 1.0 if timeout_s is None else min(1.0, timeout_s / 2)
+        self._append: Any = redis.register_script(_APPEND)
+        self._watch = _Watch(redis, min(1.0, lease_s / 3))
+
+    def begin(self, stream: str) -> ReplayWriter | None:
+        """Begin a stream, unless any worker has begun it."""
+        name, token = self._name(stream), secrets.token_bytes(16)
+
+        def claim(redis: Any) -> bool:
+            redis.set(f"{name}:writer", token, px=self._ttl_ms, nx=True)
+            # A reply may have been lost: what is there says who it was.
+            if redis.get(f"{name}:writer") != token:
+                return False
+            redis.set(f"{name}:lease", 1, px=round(self._lease_s * 1000))
+            return True
+
+        if not self._ask(claim):
+            return None
+        return _Writer(self, name, token)
+
+    def state(self, stream: str) -> StreamState | None:
+        """Return what there is of a stream."""
+        name = self._name(stream)
+
+        def look(redis: Any) -> StreamState | None:
+            newest = redis.xrevrange(name, count=1)
+            if not newest:
+                return StreamState(1, 0, False) if redis.exists(f"{name}:writer") else None
+            oldest = redis.xrange(name, count=1)
+            last = _entry(*newest[0])
+            first = _entry(*oldest[0]).position if oldest else last.position
+            return StreamState(first, last.position, last.last)
+
+        return self._ask(look)
+
+    def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
+        """Follow a stream."""
+        return _Reader(self, self._name(stream), after, broken)
+
+    def _name(self, stream: str) -> str:
+        return f"{self._prefix}{{{stream}}}"
+
+    def _ask(self, question: Callable[[Any], T]) -> T:
+        """Ask Redis.
+
+        Raises:
+            ReplayUnavailable: It is out of reach.
+        """
+        try:
+            return question(self._redis)
+        except _OUTAGES as error:
+            raise ReplayUnavailable(f"{type(error).__name__}: {error}") from None
+
+
+class _Writer(ReplayWriter):
+    """The one worker that writes a stream.
+
+    Thread: one thread's.
+    """
+
+    def __init__(self, store: RedisReplay, name: str, token: bytes) -> None:
+        self._store = store
+        self._name = name
+        self._token = token
+        self._kept: deque[Entry] = deque(maxlen=store._max_events)
+        self._last = 0
+        #: Up to where Redis has confirmed what was written.
+        self._confirmed = 0
+        self.keep_every_s = store._lease_s / 3
+
+    def append(self, events: Sequence[bytes], *, last: bool = False) -> None:
+        for number, data in enumerate(events, 1):
+            self._last += 1
+            self._kept.append(Entry(self._last, data, last and number == len(events)))
+        self._persist(self._write)
+
+    def keep(self) -> bool:
+        return self._persist(self._sign)
+
+    def discard(self) -> None:
+        keys = [self._name, *(f"{self._name}:{part}" for part in ("writer", "lease", "watched"))]
+        self._persist(lambda redis: redis.delete(*keys))
+
+    def _persist(self, act: Callable[[Any], T]) -> T:
+        """Do something, and go on trying while Redis is out of reach.
+
+        Raises:
+            Fenced: Somebody else has ended the stream.
+            ReplayUnavailable: It was out of reach for too long.
+        """
+        deadline = time.monotonic() + self._store.outage_s
+        failed = False
+        while True:
+            try:
+                if failed:
+                    self._repair()
+                return self._store._ask(act)
+            except ReplayUnavailable:
+                if time.monotonic() > deadline:
+                    raise
+                failed = True
+                time.sleep(_PAUSE_S)
+
+    def _sign(self, redis: Any) -> bool:
+        """Sign that the worker lives; see whether anybody reads, and whether all is still there."""
+        with redis.pipeline(transaction=False) as pipe:
+            self._renew(pipe)
+            pipe.exists(f"{self._name}:watched")
+            pipe.xrevrange(self._name, count=1)
+            *_, watched, newest = pipe.execute()
+        self._check(redis, newest)
+        return bool(watched)
+
+    def _renew(self, pipe: Any) -> None:
+        store, name = self._store, self._name
+        pipe.set(f"{name}:lease", 1, px=round(store._lease_s * 1000))
+        pipe.set(f"{name}:writer", self._token, px=store._ttl_ms)
+        pipe.pexpire(name, store._ttl_ms)
+
+    def _repair(self) -> None:
+        """Sign, and put back what a restart has lost."""
+        self._store._ask(self._sign)
+
+    def _check(self, redis: Any, newest: list[Any]) -> None:
+        """See how far Redis is; write what is missing there."""
+        self._find(newest)
+        if self._confirmed < self._last:
+            self._write(redis)
+
+    def _find(self, newest: list[Any]) -> None:
+        there = _entry(*newest[0]) if newest else Entry(0, b"", False)
+        first = self._kept[0].position if self._kept else 1
+        if there.position >= first:
+            at = there.position - first
+            if at >= len(self._kept) or self._kept[at] != there:
+                raise Fenced
+        elif there.last:
+            raise Fenced
+        self._confirmed = there.position
+
+    def _write(self, redis: Any) -> None:
+        """Write what Redis has not confirmed yet."""
+        store = self._store
+        while self._confirmed < self._last:
+            missing = list(islice(reversed(self._kept), self._last - self._confirmed))
+            batch = missing[: -_BATCH - 1 : -1]
+            first, last = batch[0].position, batch[-1]
+            head = [self._confirmed, first, int(last.last), store._max_events, store._ttl_ms]
+            newest = store._append(
+                keys=[self._name, f"{self._name}:writer"],
+                args=[*head, *(entry.data for entry in batch)],
+                client=redis,
+            )
+            if newest is None:
+                self._confirmed = last.position
+            else:
+                self._find(newest)
+
+
+class _Reader(ReplayReader):
+    """One who follows a stream."""
+
+    def __init__(
+        self, store: RedisReplay, name: str, after: int, broken: Callable[[int], bytes]
+    ) -> None:
+        self._store = store
+        self._name = name
+        self._after = after
+        self._broken = broken
+        self._closed = False
+        self._lock = threading.Lock()
+        #: Since when Redis has been within reach: a lease that ran out while it was not says
+        #: nothing about the worker.
+        self._reached_at: float | None = time.monotonic()
+        store._watch.add(name)
+
+    def read(self, timeout_s: float) -> list[Entry]:
+        block_ms = max(1, round(min(timeout_s, self._store._block_s) * 1000))
+        try:
+            found = self._store._ask(
+                lambda redis: redis.xread({self._name: f"{self._after}-1"}, _BATCH, block_ms)
+            )
+            self._reached_at = self._reached_at or time.monotonic()
+            if not found:
+                self._store._ask(self._look_after_the_writer)
+                return []
+        except ReplayUnavailable:
+            self._reached_at = None
+            raise
+        # A list of pairs in RESP2, a dictionary in RESP3.
+        (told,) = found.values() if isinstance(found, dict) else (pair[1] for pair in found)
+        if told and isinstance(told[0], list):
+            (told,) = told
+        entries = [_entry(*one) for one in told]
+        if entries[0].position != self._after + 1:
+            raise Gone
+        self._after = entries[-1].position
+        return entries
+
+    def close(self) -> None:
+        with self._lock:
+            closed, self._closed = self._closed, True
+        if not closed:
+            self._store._watch.remove(self._name)
+
+    def _look_after_the_writer(self, redis: Any) -> None:
+        """End the stream of a worker that is dead; whoever comes first does it.
+
+        Raises:
+            Gone: There is no such stream (any longer).
+        """
+        reached_s = time.monotonic() - (self._reached_at or time.monotonic())
+        if redis.exists(f"{self._name}:lease") or reached_s < self._store._lease_s:
+            return
+        newest = redis.xrevrange(self._name, count=1)
+        last = _entry(*newest[0]) if newest else Entry(0, b"", False)
+        if last.position != self._after or last.last:
+            if last.position < self._after or last.last:
+                raise Gone
+            return  # there is more to be read first
+        if not newest and not redis.exists(f"{self._name}:writer"):
+            raise Gone
+        fields: Any = {b"d": self._broken(last.position + 1), b"e": b"1"}
+        try:
+            redis.xadd(self._name, fields, id=f"{last.position + 1}-1")
+        except failures.ResponseError as error:
+            if not _is_taken(error):
+                raise
+        redis.pexpire(self._name, self._store._ttl_ms)
+
+
+class _Watch:
+    """Tells the writers, wherever they are, that somebody reads: one thread for all readers here.
+
+    Args:
+        redis: The client.
+        every_s: How often, in seconds.
+    """
+
+    def __init__(self, redis: Any, every_s: float) -> None:
+        self._redis = redis
+        self._every_s = every_s
+        self._news = threading.Condition()
+        self._readers: Counter[str] = Counter()
+        self._runs = False
+
+    def add(self, name: str) -> None:
+        """Count a reader."""
+        with self._news:
+            self._readers[name] += 1
+            if not self._runs:
+                self._runs = True
+                threading.Thread(target=self._run, name="llm-sse-web-watch", daemon=True).start()
+
+    def remove(self, name: str) -> None:
+        """Count one less."""
+        with self._news:
+            self._readers[name] -= 1
+            if not self._readers[name]:
+                del self._readers[name]
+            self._news.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._news:
+                names = list(self._readers)
+            try:
+                with self._redis.pipeline(transaction=False) as pipe:
+                    for name in names:
+                        pipe.set(f"{name}:watched", 1, px=round(self._every_s * 3000))
+                    pipe.execute()
+            except _OUTAGES:
+                pass  # the next time
+            except Exception as error:  # whatever it is, the next readers need this thread
+                _log.warning("readers could not be announced: %s: %s", type(error).__name__, error)
+            with self._news:
+                self._news.wait_for(lambda: not self._readers, self._every_s)
+                if not self._readers:
+                    self._runs = False
+                    return
+
+
+def _entry(id_: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Entry:
+    if isinstance(fields, list):  # as a script returns them
+        fields = dict(zip(fields[::2], fields[1::2], strict=True))
+    return Entry(int(id_.partition(b"-")[0]), fields[b"d"], b"e" in fields)
+
+
+def _is_taken(error: failures.ResponseError) -> bool:
+    """Whether Redis has refused an id because the stream is there already, or further."""
+    return "equal or smaller" in str(error)

@@ -1,0 +1,243 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import flask
+import pytest
+from redis import Redis
+
+from llm_sse.errors import ConfigurationError
+from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.sse import SSEDecoder
+from llm_sse.web.flask import sse_response
+from llm_sse.web.redis import RedisReplay
+from llm_sse.web.replay import Entry, Fenced, Gone, ReplayReader, ReplayUnavailable
+from tests.helpers import until
+from tests.web.redis_server import RedisServer
+
+_WORKER = """
+import os, sys
+from redis import Redis
+from llm_sse.web.redis import RedisReplay
+writer = RedisReplay(Redis(port=int(sys.argv[1])), lease_s=0.4).begin("a")
+writer.append([b"one"])
+os._exit(0)
+"""
+
+
+def _broken(position: int) -> bytes:
+    return b"broken %d" % position
+
+
+def _read(reader: ReplayReader) -> list[Entry]:
+    """Read to the end."""
+    entries: list[Entry] = []
+    while not entries or not entries[-1].last:
+        try:
+            entries += reader.read(0.2)
+        except ReplayUnavailable:
+            continue
+    reader.close()
+    return entries
+
+
+def _begun(store: RedisReplay, stream: str = "a") -> Any:
+    writer = store.begin(stream)
+    assert writer is not None
+    return writer
+
+
+class TestRedisReplay:
+    def test_one_worker_writes(self, redis: Redis, redis_server: RedisServer) -> None:
+        """Of many who begin the same stream at once exactly one does."""
+        stores = [RedisReplay(redis) for _ in range(8)]
+        with ThreadPoolExecutor(8) as pool:
+            for number in range(20):
+                writers = list(pool.map(lambda store, n=number: store.begin(f"{n}"), stores))
+                assert sum(writer is not None for writer in writers) == 1
+
+    def test_a_dead_workers_stream_ends(self, redis: Redis, redis_server: RedisServer) -> None:
+        """Its readers, wherever they are, get what it has said and then one error."""
+        command = [sys.executable, "-c", _WORKER, str(redis_server.port)]
+        root = Path(__file__).parent.parent.parent
+        subprocess.run(command, check=True, cwd=root, timeout=30)
+        readers = [RedisReplay(redis, lease_s=0.4).reader("a", 0, _broken) for _ in range(3)]
+        with ThreadPoolExecutor(3) as pool:
+            for entries in pool.map(_read, readers):
+                assert entries == [Entry(1, b"one", False), Entry(2, b"broken 2", True)]
+        assert RedisReplay(redis).state("a") == (1, 2, True)
+
+    def test_a_worker_that_comes_back_too_late_stops(self, redis: Redis) -> None:
+        """What its readers were told stays so."""
+        store = RedisReplay(redis, lease_s=0.1)
+        writer = _begun(store)
+        writer.append([b"one"])
+        assert [entry.last for entry in _read(store.reader("a", 0, _broken))] == [False, True]
+        for act in (lambda: writer.append([b"two"]), writer.keep):
+            with pytest.raises(Fenced):
+                act()
+        assert store.state("a") == (1, 2, True)
+
+    def test_a_worker_that_signs_lives(self, redis: Redis) -> None:
+        """As long as it signs, a worker may be silent."""
+        store = RedisReplay(redis, lease_s=0.2)
+        writer = _begun(store)
+        reader = store.reader("a", 0, _broken)
+        for _ in range(8):
+            assert reader.read(0.05) == []
+            writer.keep()
+        writer.append([b"one"], last=True)
+        assert reader.read(1) == [Entry(1, b"one", True)]
+        reader.close()
+
+    def test_the_writer_knows_whether_anybody_reads(self, redis: Redis) -> None:
+        """A reader in any process counts, and none does when he has gone."""
+        writer = _begun(RedisReplay(redis))
+        assert not writer.keep()
+        reader = RedisReplay(redis, lease_s=0.1).reader("a", 0, _broken)
+        until(writer.keep)
+        reader.close()
+        until(lambda: not writer.keep())
+
+    def test_an_append_whose_reply_was_lost_is_made_once(self, redis: Redis) -> None:
+        """What is there already is not added again."""
+        store = RedisReplay(redis)
+        writer = _begun(store)
+        writer.append([b"one", b"two"])
+        writer._confirmed = 0  # as if nobody had said so
+        writer.append([b"three"], last=True)
+        entries = _read(store.reader("a", 0, _broken))
+        assert [entry.data for entry in entries] == [b"one", b"two", b"three"]
+
+    def test_what_redis_has_lost_is_put_back(self, redis: Redis) -> None:
+        """A Redis that comes back with less than it had gets the rest again."""
+        store = RedisReplay(redis)
+        writer = _begun(store)
+        writer.append([b"one", b"two", b"three"])
+        redis.xdel(store._name("a"), "3-1")
+        redis.execute_command("XSETID", store._name("a"), "2-1")
+        writer.append([b"four"])
+        redis.flushall()
+        writer.append([b"five"], last=True)
+        entries = _read(store.reader("a", 0, _broken))
+        assert [entry.data for entry in entries] == [b"one", b"two", b"three", b"four", b"five"]
+
+    def test_a_stream_is_bounded(self, redis: Redis) -> None:
+        """The oldest events go; who needs them is told, and nobody gets a text with a hole."""
+        store = RedisReplay(redis, max_events=3)
+        writer = _begun(store)
+        writer.append([b"%d" % number for number in range(1, 6)], last=True)
+        assert store.state("a") == (3, 5, True)
+        late, early = store.reader("a", 2, _broken), store.reader("a", 1, _broken)
+        assert [entry.position for entry in late.read(1)] == [3, 4, 5]
+        with pytest.raises(Gone):
+            early.read(1)
+        late.close()
+        early.close()
+
+    def test_everything_expires(self, redis: Redis) -> None:
+        """No key is left without an end of its life, whatever a stream has come to."""
+        store = RedisReplay(redis, ttl_s=100)
+        writer = _begun(store)
+        reader = store.reader("a", 0, _broken)
+        writer.append([b"one"])
+        until(writer.keep)
+        writer.append([b"two"], last=True)
+        reader.close()
+        keys = list(redis.scan_iter())
+        assert len(keys) == 4
+        assert all(0 < redis.pttl(key) <= 100_000 for key in keys)
+
+    def test_what_never_was_is_forgotten(self, redis: Redis) -> None:
+        """A stream that is discarded can be begun again."""
+        store = RedisReplay(redis)
+        _begun(store).discard()
+        assert store.state("a") is None
+        assert store.begin("a") is not None
+
+    def test_a_redis_out_of_reach_is_503(self) -> None:
+        """The visitor is told to try again, and nothing is opened."""
+        store = RedisReplay(Redis(port=1))
+        app = flask.Flask(__name__)
+        for headers in ({}, {"Last-Event-ID": f"{'0' * 32}-1"}):
+            with app.test_request_context(headers=headers):
+                response = sse_response(list, replay=store, key="ann")
+            assert response.status_code == 503
+            assert response.json["retryable"] is True  # type: ignore[index]
+
+    @pytest.mark.parametrize(
+        ("how", "message"),
+        [
+            ({"redis": "redis://127.0.0.1"}, "must be a redis.Redis"),
+            ({"redis": Redis(decode_responses=True)}, "decode_responses"),
+            ({"ttl_s": 0}, "ttl_s"),
+            ({"ttl_s": 5, "lease_s": 10}, "ttl_s must be at least lease_s"),
+            ({"lease_s": "x"}, "lease_s"),
+            ({"outage_s": None}, "outage_s"),
+            ({"max_events": 0}, "max_events"),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, how: dict[str, Any], message: str) -> None:
+        """The error says what was wrong."""
+        with pytest.raises(ConfigurationError, match=message):
+            RedisReplay(**{"redis": Redis(), **how})
+
+
+def _numbers(count: int, half: threading.Event, go_on: threading.Event) -> Iterator[Event]:
+    for number in range(count):
+        if number == count // 2:
+            half.set()
+            go_on.wait(20)
+        yield TextDelta(f"{number} ")
+    yield Finish("stop")
+
+
+class TestOutage:
+    def test_a_redis_that_is_killed_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
+        """Streams and their readers go on where they were, on both sides of two restarts."""
+        server = RedisServer(tmp_path)
+        client = server.client(max_connections=100)
+        store = RedisReplay(client, lease_s=2.0)
+        app = flask.Flask(__name__)
+        halves = [threading.Event() for _ in range(6)]
+        gate = threading.Event()
+        waiting = list(halves)
+
+        @app.get("/stream")
+        def view() -> flask.Response:
+            return sse_response(lambda: _numbers(600, waiting.pop(), gate), replay=store, key="ann")
+
+        def browse(_: int) -> str:
+            """Read as a browser does: what breaks off is asked for again, after the last id."""
+            text, headers = "", {}
+            while True:
+                answer = app.test_client().get("/stream", headers=headers)
+                if answer.status_code == 204:
+                    return text
+                decoder = SSEDecoder()
+                for sse in decoder.feed(answer.data if answer.status_code == 200 else b""):
+                    if sse.data.startswith('{"token"'):
+                        text += sse.data[10:-2]
+                if decoder.last_event_id:
+                    headers = {"Last-Event-ID": decoder.last_event_id}
+
+        with ThreadPoolExecutor(6) as pool:
+            texts = [pool.submit(browse, number) for number in range(6)]
+            until(lambda: not waiting)
+            server.kill()
+            server.start()
+            assert all(half.wait(20) for half in halves)
+            gate.set()
+            server.kill()
+            server.start()
+            for text in texts:
+                assert text.result(30) == "".join(f"{number} " for number in range(600))
+        client.close()
+        client.connection_pool.disconnect()
+        server.kill()

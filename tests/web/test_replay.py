@@ -1,0 +1,390 @@
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import flask
+import pytest
+
+from llm_sse import RetryPolicy, stream_openai
+from llm_sse.errors import ConfigurationError, ServerError
+from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.sse import ServerSentEvent, SSEDecoder
+from llm_sse.testing import FakeServer, cut, say, stall, status
+from llm_sse.web.flask import sse_response
+from llm_sse.web.redis import RedisReplay
+from llm_sse.web.replay import Gone, MemoryReplay, ReplayStore
+from tests.helpers import until
+
+_PROMPT_S = 0.3
+
+
+@pytest.fixture(params=["memory", "redis"])
+def store(request: pytest.FixtureRequest) -> ReplayStore:
+    """Each store in turn."""
+    if request.param == "memory":
+        return MemoryReplay()
+    return RedisReplay(request.getfixturevalue("redis"), lease_s=_PROMPT_S)
+
+
+class Site:
+    """A Flask site with one view, whose streams say what the test allows.
+
+    Attributes:
+        started: How many streams were opened.
+        closed: Is set when one was closed before its end.
+        finished: Is set when one has said everything.
+    """
+
+    def __init__(self, store: ReplayStore, **how: Any) -> None:
+        self.started = 0
+        self.closed = threading.Event()
+        self.finished = threading.Event()
+        self._words = threading.Semaphore(0)
+        self._store = store
+        self._how = how
+        self.app = flask.Flask(__name__)
+        self.app.add_url_rule("/stream", view_func=self._view, methods=["GET", "POST"])
+
+    def _view(self) -> flask.Response:
+        asked = flask.request.args
+        how = {"key": asked.get("key", "ann"), "name": asked.get("name"), **self._how}
+        return sse_response(self._open, replay=self._store, heartbeat_s=0.1, **how)
+
+    def _open(self) -> Iterator[Event]:
+        self.started += 1
+        return self._events()
+
+    def _events(self) -> Iterator[Event]:
+        try:
+            for number in range(5):
+                while not self._words.acquire(timeout=0.02):
+                    yield TextDelta("")  # where a stream of somebody else's learns of its end
+                yield TextDelta(f"w{number} ")
+            self.finished.set()
+            yield Finish("stop")
+        except GeneratorExit:
+            self.closed.set()
+            raise
+
+    def allow(self, words: int) -> None:
+        """Let the stream say more words."""
+        self._words.release(words)
+
+
+def _visit(site: Site, last_event_id: str | None = None, **query: str) -> Tab:
+    headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
+    return Tab(site.app.test_client().get("/stream", query_string=query, headers=headers))
+
+
+class Tab:
+    """A browser's tab that reads an answer as it comes."""
+
+    def __init__(self, response: Any) -> None:
+        self.response = response
+        self.status: int = response.status_code
+        self._chunks = response.iter_encoded()
+        self._decoder = SSEDecoder()
+        self.last_event_id = ""
+        self.events: list[ServerSentEvent] = []
+
+    def read(self, words: int) -> list[str]:
+        """Read until there are so many words."""
+        while len(self.words) < words:
+            self._feed(next(self._chunks))
+        return self.words
+
+    def rest(self) -> list[str]:
+        """Read to the end."""
+        for chunk in self._chunks:
+            self._feed(chunk)
+        return self.words
+
+    def _feed(self, chunk: bytes) -> None:
+        self.events += self._decoder.feed(chunk)
+        self.last_event_id = self._decoder.last_event_id
+
+    @property
+    def words(self) -> list[str]:
+        """What has been said."""
+        told = [event.data for event in self.events if event.event == "message"]
+        return [data for data in told if data != '{"token":""}']
+
+    def leave(self) -> None:
+        """Close the tab."""
+        self.response.close()
+
+
+def _said(*numbers: int, done: bool = False) -> list[str]:
+    return [f'{{"token":"w{number} "}}' for number in numbers] + ["[DONE]"] * done
+
+
+class TestReplay:
+    def test_a_browser_that_comes_back_misses_nothing(self, store: ReplayStore) -> None:
+        """It gets what follows its last event, and then what is said live; nothing is asked."""
+        site = Site(store)
+        site.allow(3)
+        first = _visit(site)
+        assert first.read(2)[:2] == _said(0, 1)
+        seen = next(one.id for one in first.events if one.data == _said(1)[0])
+        first.leave()
+        second = _visit(site, seen)
+        assert second.read(1)[:1] == _said(2)
+        site.allow(2)
+        assert second.rest() == _said(2, 3, 4, done=True)
+        assert site.started == 1
+
+    def test_a_second_tab_reads_along(self, store: ReplayStore) -> None:
+        """Two that come back at the same time get the same events, with the same ids."""
+        site = Site(store)
+        site.allow(1)
+        first = _visit(site)
+        first.read(1)
+        second, third = _visit(site, first.last_event_id), _visit(site, first.last_event_id)
+        site.allow(4)
+        assert second.rest() == third.rest() == _said(1, 2, 3, 4, done=True)
+        assert [one.id for one in second.events] == [one.id for one in third.events]
+        first.leave()
+
+    def test_before_the_first_event_there_is_an_id(self, store: ReplayStore) -> None:
+        """A browser that is cut off while the model thinks does not ask again."""
+        site = Site(store)
+        first = _visit(site)
+        first._feed(next(first._chunks))
+        first.leave()
+        site.allow(5)
+        assert _visit(site, first.last_event_id).rest() == _said(0, 1, 2, 3, 4, done=True)
+        assert site.started == 1
+
+    def test_who_has_everything_is_told_so(self, store: ReplayStore) -> None:
+        """After a complete stream a browser that asks again gets 204, and no new stream."""
+        site = Site(store)
+        site.allow(5)
+        first = _visit(site)
+        first.rest()
+        again = _visit(site, first.last_event_id)
+        assert (again.status, again.response.data) == (204, b"")
+        assert site.started == 1
+
+    @pytest.mark.parametrize("id_", ["", "7", f"{'0' * 32}-3", "no id", f"{'0' * 32}-{'9' * 40}"])
+    def test_an_unknown_id_is_gone(self, store: ReplayStore, id_: str) -> None:
+        """What is not kept is answered with 410, and is never a new question."""
+        site = Site(store)
+        again = _visit(site, id_)
+        assert again.status == 410
+        assert again.response.json["code"] == "gone"
+        assert site.started == 0
+
+    def test_nobody_reads_another_ones_stream(self, store: ReplayStore) -> None:
+        """An id is of no use under another key."""
+        site = Site(store)
+        site.allow(5)
+        first = _visit(site, key="ann")
+        first.rest()
+        assert _visit(site, f"{first.last_event_id[:33]}1", key="bob").status == 410
+        assert _visit(site, f"{first.last_event_id[:33]}1", key="ann").status == 200
+
+    def test_a_name_is_asked_once(self, store: ReplayStore) -> None:
+        """Who asks what was asked already, without an id, joins; other names and keys do not."""
+        site = Site(store)
+        site.allow(5)
+        first = _visit(site, name="question 1")
+        assert first.rest() == _visit(site, name="question 1").rest()
+        assert site.started == 1
+        site.allow(10)
+        _visit(site, name="question 2").rest()
+        _visit(site, name="question 1", key="bob").rest()
+        assert site.started == 3
+
+    def test_a_stream_that_nobody_reads_ends(self, store: ReplayStore) -> None:
+        """Without a reader for `grace_s` the stream is closed; who comes later is told."""
+        site = Site(store, grace_s=0.2)
+        site.allow(1)
+        first = _visit(site)
+        first.read(1)
+        assert not site.closed.is_set()
+        first.leave()
+        assert site.closed.wait(5)
+        late = _visit(site, f"{first.last_event_id[:33]}1")
+        late.rest()
+        assert late.events[-1].event == "error"
+        assert _visit(site, late.last_event_id).status == 204
+
+    def test_a_stream_can_be_kept_running(self, store: ReplayStore) -> None:
+        """With `keep_running` the answer is complete when the visitor comes back."""
+        site = Site(store, grace_s=0.05, keep_running=True)
+        site.allow(1)
+        first = _visit(site)
+        first.read(1)
+        seen = next(one.id for one in first.events if one.data in _said(0))
+        first.leave()
+        site.allow(4)
+        assert site.finished.wait(5)
+        assert _visit(site, seen).rest() == _said(1, 2, 3, 4, done=True)
+        assert site.started == 1
+
+    def test_the_first_answer_still_has_a_status(
+        self, store: ReplayStore, server: FakeServer
+    ) -> None:
+        """A refusal before the first byte is a status, and is not kept under the name."""
+        server.enqueue(status(429, headers={"Retry-After": "3"}))
+        server.script(say("one"))
+
+        def ask() -> flask.Response:
+            return sse_response(lambda: _ask(server), replay=store, key="ann", name="question")
+
+        app = flask.Flask(__name__)
+        app.add_url_rule("/stream", view_func=ask)
+        refused = app.test_client().get("/stream")
+        assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3")
+        assert b'"one"' in app.test_client().get("/stream").data
+
+    def test_an_error_is_an_ending(self, store: ReplayStore, server: FakeServer) -> None:
+        """A stream that breaks off does so for everybody, and once."""
+        server.script(say("one"), cut())
+        app = flask.Flask(__name__)
+        app.add_url_rule(
+            "/stream",
+            view_func=lambda: sse_response(lambda: _ask(server), replay=store, key="ann"),
+        )
+        body = app.test_client().get("/stream").data
+        assert b'"code":"incomplete"' in body
+        id_ = SSEDecoder().feed(body)[-1].id
+        again = app.test_client().get("/stream", headers={"Last-Event-ID": id_})
+        assert again.status_code == 204
+        assert len(server.requests) == 1
+
+    def test_nothing_is_opened_for_a_head_request(self, store: ReplayStore) -> None:
+        """HEAD asks nobody."""
+        site = Site(store)
+        assert site.app.test_client().head("/stream").status_code == 200
+        assert site.started == 0
+
+
+class TestArguments:
+    @pytest.mark.parametrize(
+        ("how", "message"),
+        [
+            ({"replay": {}, "key": "ann"}, "replay must be a store"),
+            ({"replay": MemoryReplay()}, "needs key="),
+            ({"replay": MemoryReplay(), "key": ""}, "needs key="),
+            ({"replay": MemoryReplay(), "key": 7}, "needs key="),
+            ({"replay": MemoryReplay(), "key": "ann", "name": ""}, "name must be"),
+            ({"replay": MemoryReplay(), "key": "ann", "format": "text"}, "has no ids"),
+            ({"replay": MemoryReplay(), "key": "ann", "grace_s": 0}, "grace_s must be"),
+            ({"replay": MemoryReplay(), "key": "ann", "keep_running": 1}, "keep_running must be"),
+            ({"key": "ann"}, "go with replay="),
+            ({"name": "question"}, "go with replay="),
+            ({"keep_running": True}, "go with replay="),
+        ],
+    )
+    def test_what_cannot_be_is_refused(self, how: dict[str, Any], message: str) -> None:
+        """The error says what was wrong, and nothing is opened."""
+
+        def opened() -> Any:
+            raise AssertionError("opened")
+
+        with pytest.raises(ConfigurationError, match=message):
+            sse_response(opened, **how)
+
+    def test_a_stream_that_is_open_already_is_refused(self, server: FakeServer) -> None:
+        """It would be paid for at each reconnect; it is closed."""
+        server.script(stall())
+        stream = _ask(server)
+        with pytest.raises(ConfigurationError, match="lambda: stream_sync"):
+            sse_response(stream, replay=MemoryReplay(), key="ann")
+        assert "ended" in repr(stream)
+
+    def test_what_is_no_stream_is_refused(self) -> None:
+        """The function's result is looked at, and nothing stays under the name."""
+        store = MemoryReplay()
+        none: Any = None
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="the function must return"):
+                sse_response(lambda: none, replay=store, key="ann", name="question")
+
+    def test_a_function_is_taken_without_a_store_too(self, server: FakeServer) -> None:
+        """It is called, and its stream is told."""
+        server.script(say("one"))
+        response = sse_response(lambda: _ask(server))
+        assert b'"one"' in response.data
+
+    @pytest.mark.parametrize("name", ["max_streams", "max_bytes", "ttl_s"])
+    @pytest.mark.parametrize("value", [0, -1, True, "7", None])
+    def test_a_store_has_bounds(self, name: str, value: Any) -> None:
+        """What is no bound is refused."""
+        with pytest.raises(ConfigurationError, match=name):
+            MemoryReplay(**{name: value})
+
+
+def _broken(position: int) -> bytes:
+    return b"broken"
+
+
+def _written(store: MemoryReplay, stream: str, *events: bytes, last: bool = True) -> Any:
+    writer = store.begin(stream)
+    assert writer is not None
+    writer.append(events, last=last)
+    return writer
+
+
+class TestMemoryReplay:
+    def test_streams_that_have_ended_make_room(self) -> None:
+        """At `max_streams` the one that ended first goes; if none has ended, there is no room."""
+        store = MemoryReplay(max_streams=2)
+        _written(store, "a", b"1")
+        _written(store, "b", b"1", last=False)
+        _written(store, "c", b"1", last=False)
+        assert store.state("a") is None
+        with pytest.raises(ServerError, match="max_streams"):
+            store.begin("d")
+
+    def test_without_room_the_visitor_gets_503(self) -> None:
+        """A full store is the site's trouble, and passes."""
+        store = MemoryReplay(max_streams=1)
+        _written(store, "a", b"1", last=False)
+        response = sse_response(lambda: [Finish("stop")], replay=store, key="ann")
+        assert response.status_code == 503
+
+    def test_bytes_are_bounded(self) -> None:
+        """Ended streams go first, then the oldest events; who needs them is told."""
+        store = MemoryReplay(max_bytes=10)
+        _written(store, "a", b"12345")
+        slow = store.reader("a", 0, _broken)
+        writer = _written(store, "b", b"12345", last=False)
+        assert store.state("a") is not None
+        late, early = store.reader("b", 1, _broken), store.reader("b", 0, _broken)
+        writer.append([b"1234", b"5678"], last=True)
+        assert store.state("a") is None
+        assert store.state("b") == (2, 3, True)
+        assert [entry.data for entry in late.read(0)] == [b"1234", b"5678"]
+        for reader in (slow, early):
+            with pytest.raises(Gone):
+                reader.read(0)
+
+    def test_a_stream_expires_after_its_end(self) -> None:
+        """After `ttl_s` it is unknown; one that still grows is not."""
+        store = MemoryReplay(ttl_s=1e-9)
+        _written(store, "a", b"1")
+        _written(store, "b", b"1", last=False)
+        assert store.state("a") is None
+        assert store.state("b") == (1, 1, False)
+
+    def test_a_part_that_is_not_kept_is_gone(self) -> None:
+        """Who comes back for what was dropped gets 410, not a text with a hole in it."""
+        store = MemoryReplay(max_bytes=100)
+        site = Site(store, keep_running=True)
+        site.allow(5)
+        first = _visit(site)
+        first._feed(next(first._chunks))
+        first.leave()
+        until(lambda: store._ended)
+        assert _visit(site, first.last_event_id).status == 410
+        assert _visit(site, f"{first.last_event_id[:33]}6").status == 204
+
+
+def _ask(server: FakeServer) -> Any:
+    return stream_openai(
+        "Hi", base_url=server.base_url("openai"), api_key="any", retry=RetryPolicy(max_retries=0)
+    )
