@@ -345,10 +345,10 @@ class _Reader(ReplayReader):
             return
         newest = redis.xrevrange(self._name, count=1)
         last = _entry(*newest[0]) if newest else Entry(0, b"", False)
-        if last.position != self._after or last.last:
-            if last.position < self._after or last.last:
-                raise Gone
-            return  # there is more to be read first
+        if last.position > self._after:
+            return  # there is more to be read first, perhaps the end that somebody else has made
+        if last.position < self._after or last.last:
+            raise Gone
         if not newest and not redis.exists(f"{self._name}:writer"):
             raise Gone
         fields: Any = {b"d": self._broken(last.position + 1), b"e": b"1"}

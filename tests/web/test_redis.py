@@ -11,6 +11,8 @@ from typing import Any
 import flask
 import pytest
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from llm_sse.errors import ConfigurationError
 from llm_sse.events import Event, Finish, TextDelta
@@ -24,6 +26,8 @@ from tests.web.redis_server import RedisServer
 _WORKER = """
 import os, sys
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from llm_sse.web.redis import RedisReplay
 writer = RedisReplay(Redis(port=int(sys.argv[1])), lease_s=0.4).begin("a")
 writer.append([b"one"])
@@ -163,7 +167,7 @@ class TestRedisReplay:
 
     def test_a_redis_out_of_reach_is_503(self) -> None:
         """The visitor is told to try again, and nothing is opened."""
-        store = RedisReplay(Redis(port=1))
+        store = RedisReplay(Redis(port=1, retry=Retry(NoBackoff(), 0)))
         app = flask.Flask(__name__)
         for headers in ({}, {"Last-Event-ID": f"{'0' * 32}-1"}):
             with app.test_request_context(headers=headers):
