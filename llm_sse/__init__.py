@@ -19,6 +19,7 @@ from .providers import register_provider
 from .rate_limit import RateLimit
 from .retry import RetryPolicy
 from .sync.buffered import buffered
+from .sync.consume import consume_stream
 from .sync.reader import Timeouts
 from .sync.stream import (
     TokenStream,
@@ -46,6 +47,7 @@ __all__ = [
     "__version__",
     "buffered",
     "complete_sync",
+    "consume_stream",
     "errors",
     "events",
     "file_part",

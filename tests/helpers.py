@@ -5,17 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from llm_sse.providers import PROVIDERS
+from llm_sse import providers
 
 _DEADLINE_S = 10.0
 
-#: The first row of each class: one per wire format. The other rows share these formats, so a test
-#: of streams runs over these.
-FORMATS = tuple(
-    name
-    for name, row in PROVIDERS.items()
-    if row is next(first for first in PROVIDERS.values() if type(first) is type(row))
-)
+#: The first row of each wire format that models are asked in. The other rows share these formats,
+#: so a test of streams runs over these; a view of one's own site is no model.
+FORMATS = providers.FORMATS
 
 
 def until(happened: Callable[[], object]) -> None:

@@ -1,4 +1,4 @@
-"""The table of providers: one row each. Five have a format of their own, the others share one."""
+"""The table of providers: one row each. Six have a format of their own, the others share one."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from .ollama import Ollama
 from .openai import OpenAI
 from .registry import PROVIDERS, find_provider, provider_names, register_provider
 from .responses import Responses
+from .view import View
 
 __all__ = [
     "FORMATS",
@@ -20,6 +21,7 @@ __all__ = [
     "OpenAI",
     "Provider",
     "Responses",
+    "View",
     "find_provider",
     "provider_names",
     "register_provider",
@@ -81,5 +83,8 @@ _VENDORS: tuple[Provider, ...] = (
 #: The name of each format's first row: whose format it is.
 FORMATS = tuple(row.name for row in _VENDORS)
 
-for _row in (*_VENDORS, *GATEWAYS):
+#: What a site of one's own speaks; its base URL is the view's address.
+_VIEW = View("sse-view")
+
+for _row in (*_VENDORS, *GATEWAYS, _VIEW):
     register_provider(_row)

@@ -305,7 +305,7 @@ class Provider(ABC):
         return msgspec.structs.replace(chat, messages=(*chat.messages, turn))
 
     def take_up(
-        self, broken: Decoder, key: str, base_url: str
+        self, broken: Decoder, key: str, base_url: str, request: HTTPRequest
     ) -> tuple[HTTPRequest, Decoder] | None:
         """Write the request that takes an answer up again where its connection broke.
 
@@ -316,6 +316,7 @@ class Provider(ABC):
             broken: The decoder of what had arrived; it knows the provider's cursor.
             key: The key.
             base_url: Where the provider is.
+            request: The request whose answer broke.
 
         Returns:
             The request, and the decoder of what it brings; `None` where the provider has nothing

@@ -48,11 +48,13 @@ def register_provider(row: Provider, *, replace: bool = False) -> None:
 
 
 def find_provider(name: object) -> Provider:
-    """Return the row of a provider.
+    """Return the row of a provider; a row is returned as it is.
 
     Raises:
         ConfigurationError: There is none of that name, or its entry point cannot be loaded.
     """
+    if isinstance(name, Provider):
+        return name
     row = PROVIDERS.get(name) if isinstance(name, str) else None
     if row is not None:
         return row

@@ -367,7 +367,7 @@ class Responses(Provider):
         return msgspec.json.encode({"error": error_object(error)})
 
     def take_up(
-        self, broken: Decoder, key: str, base_url: str
+        self, broken: Decoder, key: str, base_url: str, request: HTTPRequest
     ) -> tuple[HTTPRequest, Decoder] | None:
         """Write the request for what follows the last event that came.
 
@@ -381,8 +381,8 @@ class Responses(Provider):
             return None
         id_, number = cursor
         url = f"{base_url}/responses/{quote(id_, safe='')}?stream=true&starting_after={number}"
-        request = HTTPRequest(url, b"", credentials=self.credentials(key), method="GET")
-        return request, broken.rest()
+        rest = HTTPRequest(url, b"", credentials=self.credentials(key), method="GET")
+        return rest, broken.rest()
 
 
 class _Told:

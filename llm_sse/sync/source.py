@@ -185,7 +185,7 @@ class EventSource:
         return _Attempt(self._written(rest), self._provider.decoder(), repeats=True)
 
     def _taken_up(self, broken: _Attempt) -> _Attempt | None:
-        found = self._provider.take_up(broken.decoder, self._key, self._base_url)
+        found = self._provider.take_up(broken.decoder, self._key, self._base_url, broken.request)
         if found is None:
             return None
         request, decoder = found

@@ -22,7 +22,7 @@ from ..completion import Completion
 from ..errors import APIError, ConfigurationError, InvalidOutputError, StreamClosed
 from ..events import Event, TextDelta, ToolResult
 from ..metrics import StreamMetrics
-from ..providers import find_provider
+from ..providers import Provider, find_provider
 from ..rate_limit import RateLimit, read_rate_limit
 from ..retry import RetryPolicy
 from ..structured import ending_problem, invalid_output, read_format
@@ -283,7 +283,7 @@ class TokenStream:
 def stream_sync(
     prompt: str | None = None,
     *,
-    provider: str = "openai",
+    provider: str | Provider = "openai",
     model: str | None = None,
     messages: Sequence[Message | Mapping[str, Any]] | None = None,
     system: str | None = None,
@@ -314,7 +314,7 @@ def stream_sync(
     Args:
         prompt: The question; with `messages`, their last user turn.
         provider: `openai`, `openai-responses`, `anthropic`, `gemini`, `ollama`, a gateway such as
-            `groq`, or a name of your own; see `register_provider`.
+            `groq`, or a name of your own; see `register_provider`. Or a row itself.
         model: The model; else the environment's, else the provider's default.
         messages: A conversation, in the shape of OpenAI's chat messages.
         system: Instructions that stand above the conversation.
@@ -402,7 +402,7 @@ def _recording(record: Any) -> Recording | None:
 
 def _candidate(
     *,
-    provider: str,
+    provider: str | Provider,
     question: Mapping[str, Any],
     session: requests.Session | None,
     buffer_size: int,

@@ -89,7 +89,7 @@ class TestRegisterProvider:
         """Errors and lists name it, after the built-in rows."""
         register_provider(OpenAI("acme"))
         assert provider_names()[-1] == "acme"
-        with pytest.raises(ConfigurationError, match="litellm, acme"):
+        with pytest.raises(ConfigurationError, match="sse-view, acme"):
             find_provider("nobody")
 
     def test_a_name_is_taken_once(self) -> None:

@@ -16,6 +16,7 @@ import msgspec
 import pytest
 
 from llm_sse import RetryPolicy, stream_sync
+from llm_sse.chat import HTTPRequest
 from llm_sse.completion import Accumulator, Completion
 from llm_sse.errors import (
     APIError,
@@ -55,6 +56,7 @@ with warnings.catch_warnings():
 
 NAME = "openai-responses"
 ROW = PROVIDERS[NAME]
+ASKED = HTTPRequest("https://host/v1/responses", b"{}")
 USAGE = {
     "input_tokens": 4,
     "input_tokens_details": {"cached_tokens": 1},
@@ -1155,7 +1157,7 @@ class TestCursor:
 
     def test_a_background_response_is_asked_for_its_rest(self) -> None:
         """The request names the response and the last event that came."""
-        found = ROW.take_up(self.broken(*numbered(3, *self.BROKEN)), KEY, "https://host/v1")
+        found = ROW.take_up(self.broken(*numbered(3, *self.BROKEN)), KEY, "https://host/v1", ASKED)
         assert found is not None
         request, _ = found
         assert request.method == "GET"
@@ -1166,7 +1168,7 @@ class TestCursor:
     def test_an_identifier_cannot_leave_its_place_in_the_url(self) -> None:
         """Whatever a server calls its response, the path is this one."""
         broken = self.broken(*numbered(0, kept(id="../x?y#z")))
-        found = ROW.take_up(broken, KEY, "https://host/v1")
+        found = ROW.take_up(broken, KEY, "https://host/v1", ASKED)
         assert found is not None
         assert found[0].url.startswith("https://host/v1/responses/..%2Fx%3Fy%23z?stream=true")
 
@@ -1185,24 +1187,24 @@ class TestCursor:
     )
     def test_no_other_response_can_be_taken_up(self, wire: list[Any]) -> None:
         """What runs in the foreground, or is not kept, ends with its connection."""
-        assert ROW.take_up(self.broken(*wire), KEY, "https://host/v1") is None
+        assert ROW.take_up(self.broken(*wire), KEY, "https://host/v1", ASKED) is None
 
     def test_what_failed_is_not_taken_up(self) -> None:
         """A response that has ended has no rest."""
         decoder = ROW.decoder()
         list(decoder.decode(sse(numbered(0, kept())[0])))
         list(decoder.decode(sse({"type": "error", "message": "so"})))
-        assert ROW.take_up(decoder, KEY, "https://host/v1") is None
+        assert ROW.take_up(decoder, KEY, "https://host/v1", ASKED) is None
 
     def test_another_providers_decoder_has_no_cursor(self) -> None:
         """Only a decoder of this format can be asked for its place."""
-        assert ROW.take_up(PROVIDERS["openai"].decoder(), KEY, "https://host/v1") is None
+        assert ROW.take_up(PROVIDERS["openai"].decoder(), KEY, "https://host/v1", ASKED) is None
 
     def test_the_rest_completes_what_had_begun(self) -> None:
         """Calls that had begun are completed, texts go on, and nothing is told again."""
         first = numbered(0, *self.BROKEN)
         decoder = self.broken(*first)
-        found = ROW.take_up(decoder, KEY, "https://host/v1")
+        found = ROW.take_up(decoder, KEY, "https://host/v1", ASKED)
         assert found is not None
         rest = found[1]
         assert not rest.done

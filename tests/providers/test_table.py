@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llm_sse.errors import ConfigurationError
-from llm_sse.providers import FORMATS, PROVIDERS, OpenAI, find_provider
+from llm_sse.providers import FORMATS, PROVIDERS, OpenAI, View, find_provider
 from tests.providers.bodies import KEY, ask
 
 VARIABLES = {
@@ -23,9 +23,11 @@ NEED_A_KEY = [name for name in VARIABLES if name != "ollama"]
 
 class TestProviders:
     def test_the_formats_come_first(self) -> None:
-        """The first rows have a format each; the others are gateways that share one."""
+        """The first rows have a format each, gateways share one; a view of one's own comes last."""
         assert list(PROVIDERS)[: len(VARIABLES)] == list(VARIABLES) == list(FORMATS)
-        assert all(type(row) is OpenAI for row in list(PROVIDERS.values())[len(VARIABLES) :])
+        *gateways, view = list(PROVIDERS.values())[len(VARIABLES) :]
+        assert all(type(row) is OpenAI for row in gateways)
+        assert type(view) is View
 
     def test_a_row_is_complete(self, provider: str) -> None:
         """Each row has a name, a model, an address and its variables.
@@ -70,6 +72,11 @@ class TestFindProvider:
     def test_a_row_is_found_by_its_name(self, provider: str) -> None:
         """The name leads to the row."""
         assert find_provider(provider) is PROVIDERS[provider]
+
+    def test_a_row_is_its_own(self) -> None:
+        """Who has a row needs no name for it."""
+        row = OpenAI("acme", base_url="https://acme.example/v1", model="m")
+        assert find_provider(row) is row
 
     @pytest.mark.parametrize("name", ["OpenAI", "", "chatgpt", None, 5, ["openai"]])
     def test_an_unknown_name_lists_the_known_ones(self, name: Any) -> None:

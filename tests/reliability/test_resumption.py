@@ -243,14 +243,16 @@ class _Cursored(OpenAI):
     def decoder(self) -> Any:
         return _Numbered(super().decoder())
 
-    def take_up(self, broken: Any, key: str, base_url: str) -> tuple[HTTPRequest, Any] | None:
-        request = HTTPRequest(
+    def take_up(
+        self, broken: Any, key: str, base_url: str, request: HTTPRequest
+    ) -> tuple[HTTPRequest, Any] | None:
+        rest = HTTPRequest(
             f"{base_url}/rest",
             b"{}",
             headers={"Last-Event-ID": broken.cursor},
             credentials={self.auth_header: self.auth_prefix + key},
         )
-        return request, broken.rest()
+        return rest, broken.rest()
 
 
 class TestCursor:
