@@ -10,13 +10,15 @@ import pytest
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import connection, connections
 from django.http import HttpResponseBase
-from django.test import AsyncClient, Client
+from django.test import AsyncClient, Client, RequestFactory
 
 from llm_sse import run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
 from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.sse import SSEDecoder
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.django import SSEResponse, asse_response, sse_response
+from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
 from tests.web import app_django  # the project, whose settings hold in this process, too
 
@@ -206,3 +208,42 @@ class TestSSEResponse:
         loop = run_tools("Hi", tools=[count], base_url=server.base_url("openai"), api_key="any")
         assert b'"content":"42"' in b"".join(sse_response(loop, format="events"))
         until(lambda: opened[0].connection is None)
+
+
+class TestReplay:
+    @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
+    def test_a_browser_that_comes_back_misses_nothing(self, in_loop: bool) -> None:
+        """It gets what follows its last event; nothing more after the end; 410 for what is not."""
+        store, opened = MemoryReplay(), []
+
+        def opens() -> list[Event]:
+            opened.append(True)
+            return _ANSWER
+
+        def ask(**headers: str) -> tuple[int, bytes]:
+            request = RequestFactory().get("/stream", headers=headers)
+            how: Any = {"request": request, "replay": store, "key": "ann"}
+
+            async def answer() -> tuple[int, bytes]:
+                response: Any = await asse_response(opens, **how)
+                body = await _read(response) if response.streaming else response.content
+                return response.status_code, body
+
+            if in_loop:
+                return asyncio.run(answer())
+            response: Any = sse_response(opens, **how)
+            return response.status_code, response.getvalue()
+
+        _, body = ask()
+        first, last = SSEDecoder().feed(body)
+        assert (first.data, last.data) == ('{"token":"one"}', "[DONE]")
+        status, rest = ask(**{"Last-Event-ID": first.id})
+        assert (status, SSEDecoder().feed(rest)) == (200, [last])
+        assert ask(**{"Last-Event-ID": last.id}) == (204, b"")
+        assert ask(**{"Last-Event-ID": "7"})[0] == 410
+        assert len(opened) == 1
+
+    def test_the_request_is_needed(self) -> None:
+        """Without it nobody knows what the browser has."""
+        with pytest.raises(ConfigurationError, match="request=request"):
+            sse_response(lambda: _ANSWER, replay=MemoryReplay(), key="ann")
