@@ -22,6 +22,7 @@ from llm_sse.web.redis import RedisReplay
 from llm_sse.web.replay import Entry, Fenced, Gone, ReplayReader, ReplayUnavailable
 from tests.helpers import until
 from tests.web.redis_server import RedisServer
+from tests.web.test_replay import Site, said, visit
 
 _WORKER = """
 import os, sys
@@ -193,6 +194,28 @@ class TestRedisReplay:
             RedisReplay(**{"redis": Redis(), **how})
 
 
+class TestSeveralWorkers:
+    def test_a_browser_may_come_back_to_another_one(
+        self, redis: Redis, redis_server: RedisServer
+    ) -> None:
+        """It gets the rest there, live, and the first worker goes on alone."""
+        with redis_server.client() as other:
+            one, two = Site(RedisReplay(redis)), Site(RedisReplay(other))
+            one.allow(2)
+            first = visit(one)
+            first.read(2)
+            seen = next(sse.id for sse in first.events if "w0" in sse.data)
+            first.leave()
+            second = visit(two, seen)
+            second.read(1)
+            one.allow(3)
+            assert second.rest() == said(1, 2, 3, 4, done=True)
+            assert visit(two, second.last_event_id).status == 204
+            until(lambda: not any(t.name == "llm-sse-web-watch" for t in threading.enumerate()))
+            other.connection_pool.disconnect()
+        assert (one.started, two.started) == (1, 0)
+
+
 def _numbers(count: int, half: threading.Event, go_on: threading.Event) -> Iterator[Event]:
     for number in range(count):
         if number == count // 2:
@@ -243,5 +266,27 @@ class TestOutage:
             for text in texts:
                 assert text.result(30) == "".join(f"{number} " for number in range(600))
         client.close()
+        client.connection_pool.disconnect()
+        server.kill()
+
+    def test_a_worker_is_not_dead_because_redis_was(self, tmp_path: Path) -> None:
+        """A lease that runs out while Redis is down is no death: the worker can sign again."""
+        server = RedisServer(tmp_path)
+        client = server.client(retry=Retry(NoBackoff(), 0))
+        store = RedisReplay(client)
+        writer = _begun(store)
+        writer.append([b"one"])
+        reader = store.reader("a", 1, _broken)
+        reader._reached_at -= 1000  # type: ignore[attr-defined]  # it has been reading for long
+        server.kill()
+        with pytest.raises(ReplayUnavailable):
+            reader.read(0.1)
+        server.start()
+        client.delete(store._name("a") + ":lease")
+        assert reader.read(0.05) == []
+        writer.append([b"two"], last=True)
+        assert reader.read(1) == [Entry(2, b"two", True)]
+        reader.close()
+        until(lambda: not store._watch._runs)
         client.connection_pool.disconnect()
         server.kill()

@@ -73,7 +73,8 @@ class Site:
         self._words.release(words)
 
 
-def _visit(site: Site, last_event_id: str | None = None, **query: str) -> Tab:
+def visit(site: Site, last_event_id: str | None = None, **query: str) -> Tab:
+    """Open a tab on a site."""
     headers = {} if last_event_id is None else {"Last-Event-ID": last_event_id}
     return Tab(site.app.test_client().get("/stream", query_string=query, headers=headers))
 
@@ -116,7 +117,8 @@ class Tab:
         self.response.close()
 
 
-def _said(*numbers: int, done: bool = False) -> list[str]:
+def said(*numbers: int, done: bool = False) -> list[str]:
+    """Return the data of these words\' events."""
     return [f'{{"token":"w{number} "}}' for number in numbers] + ["[DONE]"] * done
 
 
@@ -125,45 +127,45 @@ class TestReplay:
         """It gets what follows its last event, and then what is said live; nothing is asked."""
         site = Site(store)
         site.allow(3)
-        first = _visit(site)
-        assert first.read(2)[:2] == _said(0, 1)
-        seen = next(one.id for one in first.events if one.data == _said(1)[0])
+        first = visit(site)
+        assert first.read(2)[:2] == said(0, 1)
+        seen = next(one.id for one in first.events if one.data == said(1)[0])
         first.leave()
-        second = _visit(site, seen)
-        assert second.read(1)[:1] == _said(2)
+        second = visit(site, seen)
+        assert second.read(1)[:1] == said(2)
         site.allow(2)
-        assert second.rest() == _said(2, 3, 4, done=True)
+        assert second.rest() == said(2, 3, 4, done=True)
         assert site.started == 1
 
     def test_a_second_tab_reads_along(self, store: ReplayStore) -> None:
         """Two that come back at the same time get the same events, with the same ids."""
         site = Site(store)
         site.allow(1)
-        first = _visit(site)
+        first = visit(site)
         first.read(1)
-        second, third = _visit(site, first.last_event_id), _visit(site, first.last_event_id)
+        second, third = visit(site, first.last_event_id), visit(site, first.last_event_id)
         site.allow(4)
-        assert second.rest() == third.rest() == _said(1, 2, 3, 4, done=True)
+        assert second.rest() == third.rest() == said(1, 2, 3, 4, done=True)
         assert [one.id for one in second.events] == [one.id for one in third.events]
         first.leave()
 
     def test_before_the_first_event_there_is_an_id(self, store: ReplayStore) -> None:
         """A browser that is cut off while the model thinks does not ask again."""
         site = Site(store)
-        first = _visit(site)
+        first = visit(site)
         first._feed(next(first._chunks))
         first.leave()
         site.allow(5)
-        assert _visit(site, first.last_event_id).rest() == _said(0, 1, 2, 3, 4, done=True)
+        assert visit(site, first.last_event_id).rest() == said(0, 1, 2, 3, 4, done=True)
         assert site.started == 1
 
     def test_who_has_everything_is_told_so(self, store: ReplayStore) -> None:
         """After a complete stream a browser that asks again gets 204, and no new stream."""
         site = Site(store)
         site.allow(5)
-        first = _visit(site)
+        first = visit(site)
         first.rest()
-        again = _visit(site, first.last_event_id)
+        again = visit(site, first.last_event_id)
         assert (again.status, again.response.data) == (204, b"")
         assert site.started == 1
 
@@ -171,7 +173,7 @@ class TestReplay:
     def test_an_unknown_id_is_gone(self, store: ReplayStore, id_: str) -> None:
         """What is not kept is answered with 410, and is never a new question."""
         site = Site(store)
-        again = _visit(site, id_)
+        again = visit(site, id_)
         assert again.status == 410
         assert again.response.json["code"] == "gone"
         assert site.started == 0
@@ -180,48 +182,48 @@ class TestReplay:
         """An id is of no use under another key."""
         site = Site(store)
         site.allow(5)
-        first = _visit(site, key="ann")
+        first = visit(site, key="ann")
         first.rest()
-        assert _visit(site, f"{first.last_event_id[:33]}1", key="bob").status == 410
-        assert _visit(site, f"{first.last_event_id[:33]}1", key="ann").status == 200
+        assert visit(site, f"{first.last_event_id[:33]}1", key="bob").status == 410
+        assert visit(site, f"{first.last_event_id[:33]}1", key="ann").status == 200
 
     def test_a_name_is_asked_once(self, store: ReplayStore) -> None:
         """Who asks what was asked already, without an id, joins; other names and keys do not."""
         site = Site(store)
         site.allow(5)
-        first = _visit(site, name="question 1")
-        assert first.rest() == _visit(site, name="question 1").rest()
+        first = visit(site, name="question 1")
+        assert first.rest() == visit(site, name="question 1").rest()
         assert site.started == 1
         site.allow(10)
-        _visit(site, name="question 2").rest()
-        _visit(site, name="question 1", key="bob").rest()
+        visit(site, name="question 2").rest()
+        visit(site, name="question 1", key="bob").rest()
         assert site.started == 3
 
     def test_a_stream_that_nobody_reads_ends(self, store: ReplayStore) -> None:
         """Without a reader for `grace_s` the stream is closed; who comes later is told."""
         site = Site(store, grace_s=0.2)
         site.allow(1)
-        first = _visit(site)
+        first = visit(site)
         first.read(1)
         assert not site.closed.is_set()
         first.leave()
         assert site.closed.wait(5)
-        late = _visit(site, f"{first.last_event_id[:33]}1")
+        late = visit(site, f"{first.last_event_id[:33]}1")
         late.rest()
         assert late.events[-1].event == "error"
-        assert _visit(site, late.last_event_id).status == 204
+        assert visit(site, late.last_event_id).status == 204
 
     def test_a_stream_can_be_kept_running(self, store: ReplayStore) -> None:
         """With `keep_running` the answer is complete when the visitor comes back."""
         site = Site(store, grace_s=0.05, keep_running=True)
         site.allow(1)
-        first = _visit(site)
+        first = visit(site)
         first.read(1)
-        seen = next(one.id for one in first.events if one.data in _said(0))
+        seen = next(one.id for one in first.events if one.data in said(0))
         first.leave()
         site.allow(4)
         assert site.finished.wait(5)
-        assert _visit(site, seen).rest() == _said(1, 2, 3, 4, done=True)
+        assert visit(site, seen).rest() == said(1, 2, 3, 4, done=True)
         assert site.started == 1
 
     def test_the_first_answer_still_has_a_status(
@@ -376,12 +378,12 @@ class TestMemoryReplay:
         store = MemoryReplay(max_bytes=100)
         site = Site(store, keep_running=True)
         site.allow(5)
-        first = _visit(site)
+        first = visit(site)
         first._feed(next(first._chunks))
         first.leave()
         until(lambda: store._ended)
-        assert _visit(site, first.last_event_id).status == 410
-        assert _visit(site, f"{first.last_event_id[:33]}6").status == 204
+        assert visit(site, first.last_event_id).status == 410
+        assert visit(site, f"{first.last_event_id[:33]}6").status == 204
 
 
 def _ask(server: FakeServer) -> Any:
