@@ -118,7 +118,7 @@ class Tab:
 
 
 def said(*numbers: int, done: bool = False) -> list[str]:
-    """Return the data of these words\' events."""
+    """Return the data of these words' events."""
     return [f'{{"token":"w{number} "}}' for number in numbers] + ["[DONE]"] * done
 
 
