@@ -369,7 +369,12 @@ class _Generation:
                     self._end_with(_broken_off())
                 return
             self._started.set()
-            self._append(b"".join(map(self._encode, batch)))
+            try:
+                written = b"".join(map(self._encode, batch))
+            except Exception as error:  # what the format cannot write ends it for everybody
+                self._end_with(error)
+                return
+            self._append(written)
 
     def _encode(self, event: Event) -> bytes:
         if isinstance(event, Finish):

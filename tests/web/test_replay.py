@@ -9,7 +9,7 @@ import pytest
 
 from llm_sse import RetryPolicy, stream_openai
 from llm_sse.errors import ConfigurationError, ServerError
-from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.events import Event, Finish, TextDelta, Unknown
 from llm_sse.sse import ServerSentEvent, SSEDecoder
 from llm_sse.testing import FakeServer, cut, say, stall, status
 from llm_sse.web.flask import sse_response
@@ -256,6 +256,18 @@ class TestReplay:
         again = app.test_client().get("/stream", headers={"Last-Event-ID": id_})
         assert again.status_code == 204
         assert len(server.requests) == 1
+
+    def test_what_cannot_be_written_is_an_ending(self, store: ReplayStore) -> None:
+        """Nobody waits for a stream that the format has no words for."""
+        events: list[Event] = [TextDelta("one"), Unknown("x", object()), Finish("stop")]
+        app = flask.Flask(__name__)
+        app.add_url_rule(
+            "/stream",
+            view_func=lambda: sse_response(
+                lambda: events, format="events", replay=store, key="ann"
+            ),
+        )
+        assert b'"code":"internal"' in app.test_client().get("/stream").data
 
     def test_nothing_is_opened_for_a_head_request(self, store: ReplayStore) -> None:
         """HEAD asks nobody."""
