@@ -17,7 +17,9 @@ from llm_sse.testing import FakeServer, say
 from tests.providers.bodies import KEY, ask, body_of
 from tests.wire import WireServer, stream
 
-GATEWAYS = [name for name in PROVIDERS if name not in FORMATS]
+GATEWAYS = [
+    name for name, row in PROVIDERS.items() if name not in FORMATS and isinstance(row, OpenAI)
+]
 LOCAL = ["ollama-openai", "vllm", "llamacpp", "lmstudio", "litellm"]
 USAGE = {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
 DONE = "data: [DONE]\n\n"
