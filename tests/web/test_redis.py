@@ -216,6 +216,14 @@ class TestSeveralWorkers:
         assert (one.started, two.started) == (1, 0)
 
 
+@pytest.fixture
+def mortal(redis_server: RedisServer, tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of the test's own, to be killed."""
+    server = RedisServer(tmp_path)
+    yield server
+    server.kill()
+
+
 def _numbers(count: int, half: threading.Event, go_on: threading.Event) -> Iterator[Event]:
     for number in range(count):
         if number == count // 2:
@@ -226,9 +234,9 @@ def _numbers(count: int, half: threading.Event, go_on: threading.Event) -> Itera
 
 
 class TestOutage:
-    def test_a_redis_that_is_killed_loses_and_doubles_nothing(self, tmp_path: Path) -> None:
+    def test_a_redis_that_is_killed_loses_and_doubles_nothing(self, mortal: RedisServer) -> None:
         """Streams and their readers go on where they were, on both sides of two restarts."""
-        server = RedisServer(tmp_path)
+        server = mortal
         client = server.client(max_connections=100)
         store = RedisReplay(client, lease_s=2.0)
         app = flask.Flask(__name__)
@@ -267,11 +275,10 @@ class TestOutage:
                 assert text.result(30) == "".join(f"{number} " for number in range(600))
         client.close()
         client.connection_pool.disconnect()
-        server.kill()
 
-    def test_a_worker_is_not_dead_because_redis_was(self, tmp_path: Path) -> None:
+    def test_a_worker_is_not_dead_because_redis_was(self, mortal: RedisServer) -> None:
         """A lease that runs out while Redis is down is no death: the worker can sign again."""
-        server = RedisServer(tmp_path)
+        server = mortal
         client = server.client(retry=Retry(NoBackoff(), 0))
         store = RedisReplay(client)
         writer = _begun(store)
@@ -289,4 +296,3 @@ class TestOutage:
         reader.close()
         until(lambda: not store._watch._runs)
         client.connection_pool.disconnect()
-        server.kill()
