@@ -12,9 +12,8 @@ been checked against the class by msgspec, or by pydantic for what is made of it
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args
+from typing import Any, Union
 
 import msgspec
 from msgspec import Struct
@@ -22,6 +21,7 @@ from msgspec import Struct
 from .errors import ConfigurationError, InvalidOutputError
 from .json_schema import Unfit, inlined_root, strict_schema
 from .json_text import json_text
+from .typed import Misfit, decode_typed, once_per_class, schema_of
 
 __all__ = ["ResponseFormat", "ending_problem", "invalid_output", "parse_output", "read_format"]
 
@@ -52,8 +52,7 @@ class ResponseFormat(Struct, frozen=True, kw_only=True):
 def read_format(given: Any) -> ResponseFormat | None:
     """Read what a caller gave as `response_format`.
 
-    A type is ready to be decoded into then. Threads must not make it so at once: see
-    `llm_sse.sync.stream`.
+    A type is ready to be decoded into then.
 
     Args:
         given: A type, a JSON Schema, OpenAI's own objects, or the word `json_object`.
@@ -106,8 +105,8 @@ def parse_output(completion: Any, response_format: Any) -> Any:
     try:
         msgspec.json.decode(text, type=msgspec.Raw)  # is it JSON at all?
         value = _parser(response_format, format_)(text)
-    except _Misfit as error:
-        raise invalid_output(completion, str(error)) from None
+    except Misfit as error:
+        raise invalid_output(completion, f"the answer does not fit: {error}") from error.__cause__
     except (msgspec.ValidationError, RecursionError) as error:
         raise invalid_output(completion, f"the answer does not fit: {error}") from None
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -160,12 +159,9 @@ def invalid_output(
     return error
 
 
-class _Misfit(ValueError):
-    """A value is JSON, and not what was asked for; the message says where."""
-
-
+@once_per_class
 def _typed_format(type_: Any) -> ResponseFormat:
-    schema = inlined_root(_schema_of(type_))
+    schema = inlined_root(schema_of(type_))
     wrapped = schema.get("type") != "object"
     if wrapped:
         definitions = schema.pop("$defs", None)
@@ -178,35 +174,6 @@ def _typed_format(type_: Any) -> ResponseFormat:
     except Unfit:
         return ResponseFormat(name=name, schema=schema, wrapped=wrapped)
     return ResponseFormat(name=name, schema=fitted, strict=True, wrapped=wrapped)
-
-
-def _schema_of(type_: Any) -> dict[str, Any]:
-    try:
-        if (adapter := _pydantic_adapter(type_)) is not None:
-            schema: dict[str, Any] = adapter.json_schema()
-            return schema
-        msgspec.json.Decoder(type_)  # a schema can be made of more than can be decoded
-        return msgspec.json.schema(type_)
-    except Exception as error:  # annotations are code, and may raise anything
-        reason = str(error).partition("\n\n")[2] or str(error)
-        raise ConfigurationError(
-            f"response_format cannot be {type_!r}: {reason}; pass a msgspec.Struct, a dataclass, a "
-            "TypedDict, a pydantic model, or a JSON Schema"
-        ) from None
-
-
-def _pydantic_adapter(type_: Any) -> Any:
-    """Return pydantic's own reader of a type that has a model in it; `None` for any other type.
-
-    Whoever has such a type has imported pydantic.
-    """
-    pydantic = sys.modules.get("pydantic")
-    adapter = getattr(pydantic, "TypeAdapter", None)
-    return adapter(type_) if adapter is not None and _has_model(type_) else None
-
-
-def _has_model(type_: Any) -> bool:
-    return hasattr(type_, "__pydantic_validator__") or any(map(_has_model, get_args(type_)))
 
 
 def _openai_format(given: Mapping[str, Any]) -> ResponseFormat:
@@ -249,7 +216,7 @@ def _parser(given: Any, format_: ResponseFormat | None) -> Callable[[str], Any]:
     if format_ is None:
         return msgspec.json.decode
     if not isinstance(given, (str, Mapping, ResponseFormat)):
-        return lambda text: _decode_typed(_unwrapped(text) if format_.wrapped else text, given)
+        return lambda text: decode_typed(_unwrapped(text) if format_.wrapped else text, given)
     if format_.schema is None:
         return lambda text: msgspec.json.decode(text, type=dict[str, Any])
     schema = format_.schema
@@ -263,22 +230,6 @@ def _unwrapped(text: str) -> str | bytes:
     except msgspec.ValidationError:
         return text
     return bytes(fields[WRAPPER]) if set(fields) == {WRAPPER} else text
-
-
-def _decode_typed(text: str | bytes, type_: Any) -> Any:
-    adapter = _pydantic_adapter(type_)
-    if adapter is None:
-        return msgspec.json.decode(text, type=type_)
-    try:
-        return adapter.validate_json(text)
-    except sys.modules["pydantic"].ValidationError as error:
-        found = error.errors(include_url=False)
-        problems = "; ".join(f"{one['msg']} - at `{_path(one['loc'])}`" for one in found)
-        raise _Misfit(f"the answer does not fit: {problems}") from None
-
-
-def _path(steps: tuple[int | str, ...]) -> str:
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
 
 
 def _checked(value: Any, schema: dict[str, Any]) -> Any:
@@ -297,5 +248,5 @@ def _checked(value: Any, schema: dict[str, Any]) -> Any:
     except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
         raise ConfigurationError(f"response_format is no JSON Schema: {error}") from None
     if worst is not None:
-        raise _Misfit(f"the answer does not fit: {worst.message} - at `{worst.json_path}`")
+        raise Misfit(f"{worst.message} - at `{worst.json_path}`")
     return value

@@ -25,6 +25,7 @@ import msgspec
 from msgspec import UNSET, Struct
 
 from .errors import ConfigurationError
+from .typed import preparing
 
 __all__ = ["FunctionTool", "Tool"]
 
@@ -216,9 +217,10 @@ def _fields(function: Any, code: Any, name: str) -> list[tuple[inspect.Parameter
 
 def _schema(type_: Any) -> dict[str, Any]:
     """Return a type's schema; let msgspec prepare it before several threads use it (see `chat`)."""
-    with suppress(msgspec.ValidationError):
-        msgspec.convert({}, type_)
-    return msgspec.json.schema(type_)
+    with preparing:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, type_)
+        return msgspec.json.schema(type_)
 
 
 def _parameters(

@@ -13,7 +13,6 @@ import pytest
 from llm_sse import RetryPolicy, complete_sync, run_tools, stream_sync
 from llm_sse.errors import ConfigurationError, ConnectionLost, InvalidOutputError, StreamClosed
 from llm_sse.providers import PROVIDERS
-from llm_sse.sync import stream as stream_module
 from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, say
 from tests.helpers import until
 from tests.sync.bodies import producers
@@ -129,21 +128,6 @@ class TestParsed:
         with pytest.raises(ConfigurationError, match="response_format cannot be") as caught:
             openai(response_format=given)
         assert caught.value.provider == "openai"
-
-    def test_one_thread_at_a_time_prepares_a_type(
-        self, server: FakeServer, openai: Ask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A type is made ready under a lock: where threads do it at once, msgspec crashes."""
-        real, locked = stream_module.read_format, []
-
-        def note(given: Any) -> Any:
-            locked.append(stream_module._preparing.locked())
-            return real(given)
-
-        monkeypatch.setattr(stream_module, "read_format", note)
-        server.script(say(TEXT))
-        assert openai(response_format=Recipe).parsed() == SOUP
-        assert locked == [True]
 
 
 class TestPartial:
