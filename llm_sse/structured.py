@@ -98,9 +98,11 @@ def parse_output(completion: Any, response_format: Any) -> Any:
     problem = ending_problem(completion)
     if problem is not None:
         raise invalid_output(completion, problem)
-    text = json_text(completion.text).strip()
+    found = json_text(completion.text)
+    text = found.strip()
     cut = completion.finish_reason == "length"
-    if not text or (cut and text[-1] not in '}]"'):  # half a number would be a number, too
+    # Half a number would be a number, too.
+    if not text or (cut and found[-1] not in '}]"\r\n\t '):
         raise invalid_output(completion, None)
     try:
         msgspec.json.decode(text, type=msgspec.Raw)  # is it JSON at all?

@@ -183,7 +183,7 @@ class TokenStream:
             return  # somebody has closed it
         problem = ending_problem(completion)
         if problem is None:
-            yield from growing.end()
+            yield from growing.end(cut=completion.finish_reason == "length")
             if growing.complete and growing.problem is None:
                 return
         failure = invalid_output(completion, problem, growing.problem)

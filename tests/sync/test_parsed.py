@@ -209,6 +209,22 @@ class TestPartial:
         assert caught.value.request_id == answer.request_id
         assert caught.value.completion == answer.completion
 
+    @pytest.mark.parametrize(
+        ("text", "seen"), [("[1, 23", [1]), ("12", []), ('{"value": 12', [])], ids=str
+    )
+    def test_half_a_number_is_not_seen(
+        self, server: FakeServer, openai: Ask, text: str, seen: list[int]
+    ) -> None:
+        """An answer that was cut inside a number raises, and nothing shows half of it."""
+        server.script(say(text), finish("length"))
+        answer, got = openai(response_format=list[int]), []
+        with pytest.raises(InvalidOutputError, match="pass a larger max_tokens"):
+            for value in answer.partial():
+                got += value[len(got) :]
+        assert got == seen
+        with pytest.raises(InvalidOutputError, match="pass a larger max_tokens"):
+            answer.parsed()
+
     def test_a_stream_that_breaks(self, server: FakeServer, openai: Ask) -> None:
         """The stream's own error comes through."""
         server.script(say("[1, 2,"), cut())
