@@ -210,8 +210,8 @@ class Gemini(Provider):
         }
         if chat.response_format is not None:
             config["responseMimeType"] = "application/json"
-            if chat.response_format.schema is not None:
-                config["responseJsonSchema"] = chat.response_format.schema
+            if (schema := chat.response_format.described_schema()) is not None:
+                config["responseJsonSchema"] = schema
         if config:
             body["generationConfig"] = config
         if chat.tools:

@@ -205,7 +205,7 @@ class Ollama(Provider):
         if chat.tools and chat.tool_choice != "none":
             body["tools"] = [_tool(tool) for tool in chat.tools]
         if chat.response_format is not None:
-            schema = chat.response_format.schema
+            schema = chat.response_format.described_schema()
             body["format"] = "json" if schema is None else schema
         if chat.logprobs is not None:
             body["logprobs"] = True

@@ -261,7 +261,7 @@ class OpenAI(Provider):
         format_ = chat.response_format
         if self.json_schema or format_ is None or format_.schema is None:
             return chat.system
-        schema = msgspec.json.encode(format_.schema).decode()
+        schema = msgspec.json.encode(format_.described_schema()).decode()
         asked = f"Answer with one JSON object that is valid against this JSON Schema:\n{schema}"
         return f"{chat.system}\n\n{asked}" if chat.system else asked
 
