@@ -29,10 +29,22 @@ def tokens_event(kind: str, raw: Any) -> list[Event]:
 
 
 def tokens_of(raw: Any) -> tuple[TokenLogprob, ...]:
-    """Read the tokens in a list; leave out what has no text or no number."""
+    """Read the tokens in a list; leave out what has no text or no number.
+
+    Among tokens that have numbers one with `null` has a probability of zero: JSON has no word for
+    its logarithm, and some servers write `null` for it.
+    """
     if not isinstance(raw, list):
         return ()
+    if any(token_of(one) is not None for one in raw):
+        raw = [_with_number(one) for one in raw]
     return tuple(token for one in raw if (token := token_of(one)) is not None)
+
+
+def _with_number(raw: Any) -> Any:
+    if isinstance(raw, dict) and raw.get("token") and raw.get("logprob", 0) is None:
+        return {**raw, "logprob": float("-inf")}
+    return raw
 
 
 def token_of(raw: Any) -> TokenLogprob | None:
