@@ -123,7 +123,7 @@ class TokenLogprob(Struct, frozen=True):
 
     Attributes:
         token: Its text, as far as it is text: a character may be cut between two tokens.
-        logprob: The natural logarithm of its probability; `-inf` where that is zero.
+        logprob: The natural logarithm of its probability; -9999.0 where that is zero.
         bytes: Its UTF-8 bytes, where the provider tells them; those of several tokens make text.
         top: The most likely tokens at its place, itself often among them; these have no `top`.
     """

@@ -58,10 +58,10 @@ class TestChatCompletions:
 
     @pytest.mark.parametrize("number", [float("-inf"), None], ids=str)
     def test_a_token_of_no_probability(self, number: float | None) -> None:
-        """Its logarithm has no word in JSON; what servers write for it leaves no gap."""
+        """Its logarithm has no word in JSON; whatever a server writes, it leaves no gap."""
         tokens = [{"token": "H", "logprob": number}, {"token": "i", "logprob": -1.0}]
         told = chat({"content": tokens})
-        expected = (TokenLogprob("H", float("-inf")), TokenLogprob("i", -1.0))
+        expected = (TokenLogprob("H", -9999.0), TokenLogprob("i", -1.0))
         assert told == [TextDelta("Hi"), Logprobs(expected)]
 
     def test_those_of_a_refusal(self) -> None:
@@ -127,7 +127,7 @@ class TestGemini:
         chosen = [{"token": "H", "logProbability": float("-inf")}]
         chosen.append({"token": "i", "logProbability": -0.5})
         told = self.told({"chosenCandidates": chosen})[1]
-        assert told == Logprobs((TokenLogprob("H", float("-inf")), TokenLogprob("i", -0.5)))
+        assert told == Logprobs((TokenLogprob("H", -9999.0), TokenLogprob("i", -0.5)))
 
     def test_alternatives_stand_beside_the_chosen_ones(self) -> None:
         """The lists are put together by their places; a place may be missing."""
