@@ -7,7 +7,7 @@ schema is taken as it is, and so is an answer.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
@@ -90,19 +90,27 @@ def _check(encoded: bytes) -> None:
             validator.META_SCHEMA.get("$schema", ""), default=referencing.jsonschema.DRAFT202012
         )
         root = specification.create_resource(schema)
-        _follow(root, jsonschema_specifications.REGISTRY.resolver_with_root(root))
-    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
-        raise ConfigurationError(f"response_format is no JSON Schema: {error}") from None
+        resolver = jsonschema_specifications.REGISTRY.resolver_with_root(root)
+        for target, near in _references(root, resolver):
+            near.lookup(target)
+    except jsonschema.SchemaError as error:
+        raise ConfigurationError(
+            f"response_format is no JSON Schema: {error.message} - at `{error.json_path}`"
+        ) from None
+    except referencing.exceptions.Unresolvable:
+        raise ConfigurationError(
+            f"response_format is no JSON Schema: the reference {target!r} leads nowhere"
+        ) from None
     except RecursionError:
         raise ConfigurationError(_ENDLESS) from None
 
 
-def _follow(resource: Any, resolver: Any) -> None:
-    """Look up every reference."""
+def _references(resource: Any, resolver: Any) -> Iterator[tuple[str, Any]]:
+    """Yield every reference, with what looks it up from its place."""
     contents = resource.contents
     if isinstance(contents, Mapping):
         for word in ("$ref", "$dynamicRef"):
             if isinstance(target := contents.get(word), str):
-                resolver.lookup(target)
+                yield target, resolver
     for inner in resource.subresources():
-        _follow(inner, resolver.in_subresource(inner))
+        yield from _references(inner, resolver.in_subresource(inner))

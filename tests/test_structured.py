@@ -181,6 +181,16 @@ class TestReadFormat:
             with pytest.raises(ConfigurationError, match="no JSON Schema"):
                 read_format(form)
 
+    def test_where_a_schema_is_wrong(self) -> None:
+        """The error says in one line what is wrong with a schema, and where."""
+        given: dict[str, Any] = {"properties": {"a": {"type": "objekt"}}}
+        with pytest.raises(ConfigurationError) as caught:
+            read_format(given)
+        assert "'objekt' is not valid" in str(caught.value)
+        assert str(caught.value).endswith("- at `$.properties.a.type`")
+        with pytest.raises(ConfigurationError, match=r"the reference '#/a' leads nowhere$"):
+            read_format({"$ref": "#/a"})
+
     @pytest.mark.parametrize(
         "given",
         [
