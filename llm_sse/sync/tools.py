@@ -22,15 +22,20 @@ from ..metrics import StreamMetrics
 from ..tools import FunctionTool, Tool
 from .reader import Answered
 from .recorder import Recording
+from .source import without_frames
 from .stream import TokenStream, stream_sync
+from .tool_runs import run_call
 
 __all__ = ["ToolLoop", "run_tools"]
 
 OnToolError = Literal["send", "raise"]
 Ask = Callable[[list[Message], int], TokenStream]
 
-#: How much of what a model wrote is told to it again when it is no JSON, in characters.
-_SHOWN_CHARS = 1000
+#: The results of calls that have none, because the loop ended while it ran the calls of an answer.
+_NOT_RUN = "Error: not run: the loop was ended before"
+_INTERRUPTED = "Error: it was begun, and the loop was ended before it had a result"
+#: What a `tool_choice` in a provider's own words says if the model need not call anything.
+_DEMANDS_NOTHING = frozenset({"auto", "none", "validated"})
 
 
 class ToolLoop(TokenStream):
@@ -39,7 +44,8 @@ class ToolLoop(TokenStream):
     It is read like a `TokenStream`: iterating it gives the text of all rounds, `events()`
     everything that is said in them, and a `ToolResult` after each call. `text()`, `parsed()` and
     `completion` are those of the last round, so are `metrics` and `request_id`; `partial()` begins
-    anew with each.
+    anew with each. A loop that was left, closed or interrupted before its end is a stream that was:
+    the `finish_reason` is `None`, also if it was a tool that was running.
 
     Thread: one reader, in whose thread the tools run; `close()` may be called from any thread. It
     does not interrupt a tool that is running: when that returns, the loop ends.
@@ -55,16 +61,19 @@ class ToolLoop(TokenStream):
     def messages(self) -> list[Message]:
         """The conversation so far: what was asked, and each answer with its results.
 
-        It can be sent to any provider. An answer that has not ended is not in it, nor one whose
-        calls `max_rounds` left without results.
+        It can be sent at every moment: an answer that calls tools comes into it together with all
+        results. If the loop ends while its tools run, by whatever, those that have not run have a
+        result that says so. An answer that has not ended is not in it, nor one of whose calls none
+        was begun, as with `max_rounds`. Only calls of tools without a function stand in it without
+        results: those are yours to add.
         """
         return list(self._rounds.messages)
 
     @property
     def usage(self) -> Usage | None:
         """What all rounds together cost; waits for the end like `completion`."""
-        answer = self.completion
-        return add_usage(self._rounds.earlier_usage, answer.usage)
+        _ = self.completion  # waits
+        return self._rounds.usage()
 
     def __repr__(self) -> str:
         return super().__repr__().replace("TokenStream", "ToolLoop", 1)
@@ -96,9 +105,9 @@ def run_tools(
         max_rounds: How many answers there may be at most.
         on_tool_error: `raise` lets a function's exception through instead of telling the model.
         arguments: Those of `stream_sync`, the same for every round: limits and retries count anew
-            in each. But a `tool_choice` that demands a call (`required`, or a tool's name) holds
-            for the first round only, because otherwise there would be no end. `record` gets all
-            rounds into one file.
+            in each. But a `tool_choice` that demands a call (`required`, a tool's name, or the
+            same in a provider's own words) holds for the first round only, because otherwise there
+            would be no end. `record` gets all rounds into one file.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent. The loop itself ends in
@@ -116,8 +125,7 @@ def run_tools(
     def ask(messages: list[Message], number: int) -> TokenStream:
         """Open the stream of one round."""
         given = dict(arguments)
-        choice = given.get("tool_choice")
-        if number > 1 and isinstance(choice, str) and choice not in ("auto", "none"):
+        if number > 1 and _demands_a_call(given.get("tool_choice")):
             del given["tool_choice"]
         return stream_sync(messages=messages, tools=described, **given)
 
@@ -132,9 +140,7 @@ class _Rounds:
         ended: Whether nothing more will be delivered.
         error: What the loop ended with, if it was an error.
         claimed: Whether somebody is reading.
-        stream: The round under way, or the last one.
-        messages: The conversation so far.
-        earlier_usage: What the rounds before this one cost.
+        messages: The conversation so far; it can be sent at every moment.
 
     Thread: one reader's; `close` is everybody's.
     """
@@ -151,12 +157,19 @@ class _Rounds:
         self.error: BaseException | None = None
         self.claimed = False
         self.messages = messages
-        self.earlier_usage: Usage | None = None
+        self._over = False
         self._ask = ask
         self._functions = functions
         self._max_rounds = max_rounds
         self._raises = on_tool_error == "raise"
-        self.stream = ask(messages, 1)
+        #: The round under way, or the last one, and what those before it cost: one value, because
+        #: other threads look at it.
+        self._round: tuple[TokenStream, Usage | None] = (ask(messages, 1), None)
+
+    @property
+    def stream(self) -> TokenStream:
+        """The round under way, or the last one."""
+        return self._round[0]
 
     def events(self) -> Generator[Event, None, None]:
         """Yield the events of all rounds, and the results between them; leaving early closes all.
@@ -171,9 +184,12 @@ class _Rounds:
             if not self.ended:  # else somebody closed it before its first event could be read
                 raise
         except Exception as error:
+            if isinstance(error, StreamError) and error.completion is None:
+                error.completion = self.completion()
             self.error = error
             raise
         finally:
+            self._keep_last_answer()
             self.claimed = False
             self.close()
 
@@ -203,8 +219,21 @@ class _Rounds:
         return self.stream.metrics
 
     def completion(self) -> Completion:
-        """Return what has been delivered of the round under way, or of the last one."""
-        return self.stream.completion
+        """Return what has been delivered of the round under way, or of the last one.
+
+        An answer whose calls have not all run is not the end of the loop.
+
+        Thread: anyone's; it never reads.
+        """
+        answer = self.stream._reader.completion()
+        if self._over or not _calls_of(answer):
+            return answer
+        return msgspec.structs.replace(answer, finish_reason=None)
+
+    def usage(self) -> Usage | None:
+        """Return what all rounds have cost so far."""
+        stream, earlier = self._round
+        return add_usage(earlier, stream._reader.completion().usage)
 
     def wait_started(self, timeout_s: float | None) -> bool:
         """Wait until the provider's status is known.
@@ -242,65 +271,78 @@ class _Rounds:
         number = 1
         while True:
             yield from self.stream.events()
-            answer = self.stream.completion
-            if self._is_closed() or answer.finish_reason is None:
+            answer = self.stream._reader.completion()
+            calls = _calls_of(answer)
+            if self._is_closed() or not calls:
                 return
-            calls = answer.tool_calls if answer.finish_reason == "tool_calls" else ()
-            yours = [call for call in calls if self._functions.get(call.name, call) is None]
-            if calls and not yours and number >= self._max_rounds:
+            is_whole = all(self._is_ours(call) for call in calls)
+            if is_whole and number >= self._max_rounds:
+                self._over = True
                 raise self._too_many(answer)
-            turn = assistant_turn(answer, str(len(self.messages)))
-            self._append(turn if calls else msgspec.structs.replace(turn, tool_calls=None))
-            for call, sent in zip(calls, turn.tool_calls or (), strict=False):
-                if call in yours:
-                    continue
-                result = self._run(call, sent["id"])
-                if self._is_closed():
-                    return
-                self._append(Message(role="tool", tool_call_id=result.id, content=result.content))
-                yield result
-            if yours or not calls:
+            yield from self._run_calls(answer)
+            if self._is_closed() or not is_whole:
                 return
             number += 1
             self._next_round(answer, number)
             if self._is_closed():  # meanwhile; who closed it did not know this stream
                 return
 
+    def _run_calls(self, answer: Completion) -> Generator[ToolResult, None, None]:
+        """Run the calls of an answer; let the conversation grow by it and all results at once."""
+        turn = assistant_turn(answer, str(len(self.messages)))
+        ids: list[str] = [sent["id"] for sent in turn.tool_calls or ()]
+        ours = [place for place, call in enumerate(answer.tool_calls) if self._is_ours(call)]
+        contents: dict[int, Any] = {}
+        begun = grown = False
+        try:
+            for place in ours:
+                if self._is_closed():
+                    return
+                begun, contents[place] = True, _INTERRUPTED
+                result = run_call(
+                    answer.tool_calls[place], ids[place], self._functions, raises=self._raises
+                )
+                contents[place] = result.content
+                if self._is_closed():
+                    return
+                if place == ours[-1]:
+                    grown = True
+                    self._grow(turn, ids, contents)
+                yield result
+            if not ours:
+                self._grow(turn, ids, contents)
+        finally:
+            if begun and not grown:
+                self._grow(turn, ids, dict.fromkeys(range(len(ids)), _NOT_RUN) | contents)
+
+    def _grow(self, turn: Message, ids: Sequence[str], contents: Mapping[int, Any]) -> None:
+        results = [
+            Message(role="tool", tool_call_id=ids[place], content=contents[place])
+            for place in sorted(contents)
+        ]
+        self._over = len(results) < len(ids)  # the others are the caller's to answer
+        self.messages += [turn, *results]
+
+    def _keep_last_answer(self) -> None:
+        """Put the answer that ends the loop into the conversation, if there is anything in it."""
+        answer = self.stream._reader.completion()
+        if answer.finish_reason is None or _calls_of(answer):
+            return
+        turn = msgspec.structs.replace(assistant_turn(answer), tool_calls=None)
+        if turn.content is not None:
+            self.messages.append(turn)
+
+    def _is_ours(self, call: ToolCall) -> bool:
+        """Whether there is a function for it; a tool that nobody knows is answered here, too."""
+        return self._functions.get(call.name, call) is not None
+
     def _next_round(self, answer: Completion, number: int) -> None:
         try:
             stream = self._ask(self.messages, number)
         except StreamError as error:
-            error.completion = answer
-            raise
-        self.earlier_usage = add_usage(self.earlier_usage, answer.usage)
-        self.stream = stream
-
-    def _append(self, message: Message) -> None:
-        """Let the conversation grow; an answer without anything in it is no turn."""
-        if message.content is not None or message.tool_calls:
-            self.messages.append(message)
-
-    def _run(self, call: ToolCall, id_: str) -> ToolResult:
-        """Run one call; whatever is wrong with it becomes its result."""
-        tool = self._functions.get(call.name)
-        if call.error is not None:
-            error = f"{call.error}; you wrote: {call.arguments_text[:_SHOWN_CHARS]}"
-        elif tool is None:
-            error = f"there is no tool {call.name!r}; there are: {', '.join(self._functions)}"
-        else:
-            try:
-                arguments = tool.convert(call.arguments)
-            except (msgspec.ValidationError, RecursionError) as problem:
-                error = f"the arguments are wrong: {problem}"
-            else:
-                try:
-                    return ToolResult(id_, call.name, _text_of(tool.function(**arguments)))
-                except Exception as problem:
-                    if self._raises:
-                        raise
-                    error = f"{type(problem).__name__}: {problem}"
-        error = error.encode("utf-8", "replace").decode()
-        return ToolResult(id_, call.name, f"Error: {error}", error)
+            error.completion = msgspec.structs.replace(answer, finish_reason=None)
+            raise without_frames(error) from None  # they hold the key
+        self._round = (stream, self.usage())
 
     def _too_many(self, answer: Completion) -> TooManyRounds:
         names = ", ".join(call.name for call in answer.tool_calls)
@@ -312,6 +354,22 @@ class _Rounds:
         )
         error.completion = answer
         return error
+
+
+def _calls_of(answer: Completion) -> tuple[ToolCall, ...]:
+    """Return the calls that an answer asks for; one that was cut asks for nothing."""
+    return answer.tool_calls if answer.finish_reason == "tool_calls" else ()
+
+
+def _demands_a_call(choice: Any) -> bool:
+    """Whether a `tool_choice`, in anybody's words, leaves the model no way but to call a tool."""
+    if choice is None or isinstance(choice, str):
+        return choice not in (None, "auto", "none")
+    if not isinstance(choice, Mapping):
+        return False
+    shapes = [choice, *(inner for inner in choice.values() if isinstance(inner, Mapping))]
+    words = [shape.get(word) for shape in shapes for word in ("type", "mode")]
+    return not any(isinstance(word, str) and word.lower() in _DEMANDS_NOTHING for word in words)
 
 
 def _read_tools(tools: Any) -> tuple[list[Any], dict[str, FunctionTool | None]]:
@@ -357,11 +415,5 @@ def _conversation(prompt: Any, messages: Any) -> list[Message]:
     if prompt is not None:
         if not isinstance(prompt, str):
             raise ConfigurationError(f"prompt must be a str, not {type(prompt).__name__}")
-        turns.append(Message(role="user", content=prompt))
+        turns.append(Message(role="user", content=str.__str__(prompt)))
     return turns
-
-
-def _text_of(result: Any) -> str:
-    """Return what the model is told: a text as it is, anything else as JSON."""
-    encoded = msgspec.json.encode(result)  # a text, too: half a character could not be sent
-    return result if isinstance(result, str) else encoded.decode()
