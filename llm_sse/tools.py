@@ -257,7 +257,8 @@ def _schema(type_: Any) -> dict[str, Any]:
 
 def _refuse(type_: Any) -> dict[str, Any]:
     name = getattr(type_, "__qualname__", None)
-    raise _Unreadable(f"{type_.__module__}.{name}" if name else repr(type_))
+    full = f"{type_.__module__}.{name}" if name else repr(type_)
+    raise _Unreadable(full.removeprefix("builtins."))
 
 
 def _parameters(

@@ -388,7 +388,7 @@ class TestRefused:
                 "from typing import *\ndef f(a: Callable[[int], int]): ...",
                 "parameter 'a' .* no JSON for collections.abc.Callable: take a str",
             ),
-            ("class C: ...\ndef f(a: C = None): ...", "no JSON for [a-z_]+.C: take a str"),
+            ("class C: ...\ndef f(a: C = None): ...", "no JSON for C: take a str"),
             ("class C:\n async def __call__(self): ...\nf = C()", "the tool 'C' is async"),
             ("import functools\nasync def g(): ...\nf = functools.partial(g)", "'g' is async"),
             ("f = lambda: 1", "'<lambda>' cannot be a tool's name"),

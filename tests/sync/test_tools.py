@@ -25,7 +25,7 @@ from llm_sse.errors import (
     TooManyRounds,
 )
 from llm_sse.events import Event, Finish, StreamStart, TextDelta, ToolCall, ToolResult, Usage
-from llm_sse.sync.tools import _Rounds
+from llm_sse.sync.tool_rounds import Rounds
 from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, raw, say, status, think
 from tests.helpers import locals_with, until
 from tests.wire import WireServer, stream
@@ -1021,7 +1021,7 @@ class TestEndings:
 
         functions = {"weather": Tool.from_function(weather)}
         conversation = [Message(role="user", content="Hi")]
-        rounds = _Rounds(ask, conversation, functions, 10, "send")
+        rounds = Rounds(ask, conversation, functions, 10, "send")
         assert [event for event in rounds.events() if isinstance(event, TextDelta)] == []
         assert "ended" in repr(opened[1])
 
