@@ -240,13 +240,13 @@ class ToolResult(Struct, frozen=True, tag="tool_result"):
     Attributes:
         id: Which call it answers: the identifier that the call has in the conversation.
         name: The tool's name.
-        content: What the model is told.
+        content: What the model is told: a text, or parts as in a message's content.
         error: Why the call failed, or `None`; the model is told that, too.
     """
 
     id: str
     name: str
-    content: str
+    content: Union[str, list[dict[str, Any]]]
     error: str | None = None
 
 

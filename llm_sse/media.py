@@ -102,10 +102,11 @@ def image_part(source: str | bytes, media_type: str | None = None) -> dict[str, 
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
         url = _data_url(data, media_type or _sniff(data), "image_part")
-        if not url.startswith("data:image/"):
-            raise ConfigurationError("image_part takes pictures; use file_part for anything else")
     else:
         url = _url(source, "image_part")
+        _check_data("image_url", url)
+    if _is_data(url) and url[:11].lower() != "data:image/":
+        raise ConfigurationError("image_part takes pictures; use file_part for anything else")
     return {"type": "image_url", "image_url": {"url": url}}
 
 
@@ -123,13 +124,17 @@ def file_part(
     Raises:
         ConfigurationError: It is none of these, or the media type has to be told.
     """
+    if filename is not None and not isinstance(filename, str):
+        raise ConfigurationError(f"a file's filename must be a str, not {type(filename).__name__}")
     if isinstance(source, (bytes, bytearray, memoryview)):
         data = bytes(source)
         media_type = media_type or _sniff(data) or type_of_name(filename or "")
         file = {"file_data": _data_url(data, media_type, "file_part")}
-        filename = filename or f"file.{_ENDINGS.get(media_type or '', 'bin')}"
+        filename = filename or f"file.{_ENDINGS.get((media_type or '').lower(), 'bin')}"
     else:
-        file = {"file_data": _url(source, "file_part")}
+        url = _url(source, "file_part")
+        _check_data("file", url)
+        file = {"file_data": url}
     if filename:
         file["filename"] = filename
     return {"type": "file", "file": file}
@@ -181,7 +186,7 @@ def _read_source(kind: str, source: Any, filename: str | None, beside: dict[str,
     what = "image_url.url" if kind == "image_url" else "file.file_data"
     if not isinstance(source, str) or not source:
         raise ConfigurationError(f"a part of type {kind!r} needs {what}, a URL")
-    if source[:5].lower() != "data:":
+    if not _is_data(source):
         url = _url(source, what)
         name = filename if filename and type_of_name(filename) else url
         return Media(kind, type_of_name(name), url=url, filename=filename, beside=beside)
@@ -218,7 +223,17 @@ def _data_url(data: bytes, media_type: str | None, what: str) -> str:
         raise ConfigurationError(f"not a media type: {media_type!r}")
     if not data:
         raise ConfigurationError(f"{what} was given no bytes")
-    return f"data:{media_type};base64,{base64.b64encode(data).decode()}"
+    return f"data:{media_type.lower()};base64,{base64.b64encode(data).decode()}"
+
+
+def _is_data(url: str) -> bool:
+    return url[:5].lower() == "data:"
+
+
+def _check_data(kind: str, url: str) -> None:
+    """Refuse a `data:` URL that no provider could read; what is elsewhere nobody knows."""
+    if _is_data(url):
+        _read_source(kind, url, None, {})
 
 
 def _url(source: Any, what: str) -> str:

@@ -57,9 +57,18 @@ class TestImagePart:
         """An address is taken as it is."""
         assert image_part(url) == image(url)
 
+    def test_a_types_case_does_not_matter(self) -> None:
+        """A media type is the same in capital letters."""
+        assert image_part(b"x", "IMAGE/PNG") == image("data:image/png;base64,eA==")
+        assert file_part(b"x", "TEXT/Plain") == file_part(b"x", "text/plain")
+
     @pytest.mark.parametrize(
         ("source", "media_type", "said"),
         [
+            ("data:", None, "must look like data:image/png;base64"),
+            ("data:image/png,x", None, "must look like data:image/png;base64"),
+            ("data:image/png;base64,!!!", None, "is not base64"),
+            ("data:text/plain;base64,QQ==", None, "use file_part"),
             (b"x", None, "pass media_type"),
             (b"", "image/png", "no bytes"),
             (b"x", "png", "not a media type: 'png'"),
@@ -102,11 +111,17 @@ class TestFilePart:
             file_data="https://h/x", filename="a.pdf"
         )
 
-    @pytest.mark.parametrize("source", [b"x", "x.pdf", None])
+    @pytest.mark.parametrize("source", [b"x", "x.pdf", None, "data:", "data:a/b;base64,e"])
     def test_mistakes(self, source: Any) -> None:
         """What is neither known bytes nor an address is refused."""
         with pytest.raises(ConfigurationError):
             file_part(source)
+
+    @pytest.mark.parametrize("source", [PDF, "https://h/x.pdf"])
+    def test_a_name_that_is_no_text(self, source: Any) -> None:
+        """A filename is a text, or left out."""
+        with pytest.raises(ConfigurationError, match="filename must be a str, not int"):
+            file_part(source, filename=5)  # type: ignore[arg-type]
 
 
 class TestReadMedia:

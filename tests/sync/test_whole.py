@@ -40,7 +40,7 @@ from llm_sse.testing import (
     status,
     think,
 )
-from tests.helpers import FORMATS, until
+from tests.helpers import FORMATS, locals_with, until
 from tests.sync.bodies import ONCE, producers
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head
@@ -145,6 +145,13 @@ class TestTheSameAnswer:
 
 
 class TestErrors:
+    def test_its_frame_holds_no_key(self, server: FakeServer, complete: Complete) -> None:
+        """What the answer ends in shows the arguments of the call to nobody."""
+        server.script(status(400))
+        with pytest.raises(APIError) as caught:
+            complete(api_key="sk-secret-key")
+        assert locals_with("sk-secret-key", caught.value) == []
+
     def test_a_status_is_retried(self, server: FakeServer, ask: Ask) -> None:
         """429 and 503 are asked again, as long as the provider wants it."""
         server.enqueue(status(429, headers={"Retry-After": "0"}))
