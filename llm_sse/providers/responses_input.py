@@ -10,19 +10,22 @@ import msgspec
 from ..chat import Message, Tool, own_reasoning
 from ..errors import ConfigurationError
 from ..structured import ResponseFormat
+from .call_ids import with_fitting_ids
 from .lenient import objects_in, text_or_none
 
 __all__ = ["input_items", "last_user_text", "text_format", "tool_choice_object", "tool_object"]
 
 #: How gateways call the reasoning that this format seals.
 _REASONING = "openai-responses-v1"
+#: The identifiers of calls that it takes.
+_CALL_ID = ".{1,64}"
 
 
 def input_items(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns: calls and their results are items of their own."""
     items: list[dict[str, Any]] = []
     custom: set[Any] = set()
-    for message in messages:
+    for message in with_fitting_ids(messages, _CALL_ID):
         if message.role == "tool":
             items.append(_result(provider, message, custom))
             continue

@@ -795,7 +795,7 @@ class TestRequest:
             {"role": "tool", "tool_call_id": "c1", "content": "1", "name": "f"},
             {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "2"}]},
             {"role": "tool", "tool_call_id": "c3", "content": None},
-            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "assistant", "content": None, "tool_calls": [{**call, "id": "c4"}]},
         ]
         items = body_of(NAME, messages=messages)["input"]
         begun = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":'}
@@ -815,7 +815,7 @@ class TestRequest:
                 "output": [{"type": "input_text", "text": "2"}],
             },
             {"type": "function_call_output", "call_id": "c3", "output": ""},
-            begun,
+            {**begun, "call_id": "c4"},
         ]
 
     @pytest.mark.parametrize(
