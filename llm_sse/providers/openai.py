@@ -51,6 +51,7 @@ from ..events import (
     Usage,
 )
 from ..logprobs import says_something, token_object, tokens_event
+from ..media import without_media_type
 from ..sse import ServerSentEvent, encode_sse
 from ..structured import ResponseFormat
 from .base import (
@@ -301,8 +302,10 @@ class OpenAI(Provider):
         encoded["role"] = message.role
         encoded.setdefault("content", None)
         encoded.pop("reasoning_details", None)
-        if message.role == "tool" and isinstance(message.content, list):
-            _check_result(self.name, message.content)
+        if isinstance(message.content, list):
+            if message.role == "tool":
+                _check_result(self.name, message.content)
+            encoded["content"] = [without_media_type(part) for part in encoded["content"]]
         if message.tool_calls:
             encoded["tool_calls"] = [self._call(call) for call in encoded["tool_calls"]]
         details = own_reasoning(message, self.name, *_FORMATS)

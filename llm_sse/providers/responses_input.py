@@ -9,6 +9,7 @@ import msgspec
 
 from ..chat import Message, Tool, own_reasoning
 from ..errors import ConfigurationError
+from ..media import Media, read_media
 from ..structured import ResponseFormat
 from .call_ids import with_fitting_ids
 from .lenient import objects_in, text_or_none
@@ -96,21 +97,37 @@ def _parts(provider: str, message: Message) -> list[dict[str, Any]]:
     for part in message.content or []:
         if part.get("type") == "text":
             parts.append({**part, "type": kind})
-        elif part.get("type") == "image_url":
-            image = part.get("image_url")
-            image = image if isinstance(image, dict) else {"url": image}
-            detail = image.get("detail") or "auto"
-            parts.append({"type": "input_image", "image_url": image.get("url"), "detail": detail})
-        elif part.get("type") == "file" and isinstance(part.get("file"), dict):
-            parts.append({"type": "input_file", **part["file"]})
         elif part.get("type") == "input_audio":
             raise ConfigurationError(
                 f"{provider} takes no content part of type 'input_audio'; a provider that speaks "
                 "Chat Completions may"
             )
+        elif (media := read_media(part, also=("detail",))) is not None:
+            parts.append({**_media_part(provider, part, media), **media.beside})
         else:
             parts.append(part)
     return parts
+
+
+def _media_part(provider: str, part: Mapping[str, Any], media: Media) -> dict[str, Any]:
+    """Write a picture or a file; an address has a field of its own there.
+
+    Source: https://platform.openai.com/docs/guides/file-inputs
+    """
+    if media.url is not None and not media.url.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(f"{provider} fetches no {media.url[:80]!r}; pass the bytes")
+    source = media.url or f"data:{media.media_type};base64,{media.data}"
+    inner = part[media.kind]
+    detail = inner.get("detail") if isinstance(inner, Mapping) else None
+    if media.kind == "image_url":
+        return {"type": "input_image", "image_url": source, "detail": detail or "auto"}
+    file = {"type": "input_file"}
+    if media.file_id is not None:
+        file["file_id"] = media.file_id
+    else:
+        file["file_url" if media.url else "file_data"] = source
+    named = {"filename": media.filename, "detail": detail}
+    return {**file, **{name: value for name, value in named.items() if value is not None}}
 
 
 def tool_object(tool: Tool | dict[str, Any]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llm_sse import RetryPolicy, stream_sync
+from llm_sse import RetryPolicy, file_part, image_part, stream_sync
 from llm_sse.completion import Accumulator, Completion
 from llm_sse.errors import (
     APIError,
@@ -55,6 +55,8 @@ with warnings.catch_warnings():
 
 NAME = "openai-responses"
 ROW = PROVIDERS[NAME]
+PICTURE = "data:image/png;base64,eA=="
+PDF = "data:application/pdf;base64,eA=="
 USAGE = {
     "input_tokens": 4,
     "input_tokens_details": {"cached_tokens": 1},
@@ -823,20 +825,37 @@ class TestRequest:
         [
             ({"type": "text", "text": "x"}, {"type": "input_text", "text": "x"}),
             (
-                {"type": "image_url", "image_url": {"url": "u", "detail": "low"}},
-                {"type": "input_image", "image_url": "u", "detail": "low"},
+                {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
+                {"type": "input_image", "image_url": PICTURE, "detail": "low"},
             ),
             (
-                {"type": "image_url", "image_url": "u"},
-                {"type": "input_image", "image_url": "u", "detail": "auto"},
+                {"type": "image_url", "image_url": "https://h/a", "cache_control": {}},
+                {
+                    "type": "input_image",
+                    "image_url": "https://h/a",
+                    "detail": "auto",
+                    "cache_control": {},
+                },
+            ),
+            (
+                image_part("https://h/a", "image/png"),
+                {"type": "input_image", "image_url": "https://h/a", "detail": "auto"},
             ),
             (
                 {"type": "file", "file": {"file_id": "f"}},
                 {"type": "input_file", "file_id": "f"},
             ),
             (
-                {"type": "file", "file": {"file_data": "d", "filename": "n"}},
-                {"type": "input_file", "file_data": "d", "filename": "n"},
+                {"type": "file", "file": {"file_data": PDF, "filename": "n"}},
+                {"type": "input_file", "file_data": PDF, "filename": "n"},
+            ),
+            (
+                {"type": "file", "file": {"file_data": PDF, "detail": "high"}, "cache_control": 1},
+                {"type": "input_file", "file_data": PDF, "detail": "high", "cache_control": 1},
+            ),
+            (
+                file_part("https://h/a.pdf", "application/pdf"),
+                {"type": "input_file", "file_url": "https://h/a.pdf"},
             ),
             ({"type": "input_image", "file_id": "f"}, {"type": "input_image", "file_id": "f"}),
         ],
@@ -851,6 +870,7 @@ class TestRequest:
         "message",
         [
             {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
+            {"role": "user", "content": [image_part("gs://bucket/a.png")]},
             {"role": "user", "content": "Hi", "name": "Ann"},
             {"role": "tool", "content": "1"},
             {"role": "assistant", "tool_calls": [{"id": "c"}]},
@@ -862,6 +882,21 @@ class TestRequest:
         """What Responses has no place for is an error that names the provider."""
         with pytest.raises(ConfigurationError, match=NAME):
             body_of(NAME, messages=[message])
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"type": "image_url"},
+            {"type": "image_url", "image_url": {"file_id": "file-1"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,!!!!"}},
+            {"type": "file", "file": {"file_data": "x"}},
+        ],
+        ids=str,
+    )
+    def test_a_part_without_its_content_is_refused(self, part: Any) -> None:
+        """What would arrive as nothing is an error before anything is sent."""
+        with pytest.raises(ConfigurationError):
+            body_of(NAME, messages=[{"role": "user", "content": [part]}])
 
     def test_tools_are_flat_and_not_strict(self) -> None:
         """A tool is not taken for a strict one unless it says so; the provider's own stays."""
