@@ -49,13 +49,20 @@ def input_items(provider: str, messages: Iterable[Message]) -> list[dict[str, An
 def _sealed(provider: str, message: Message) -> Iterable[dict[str, Any]]:
     """Hand back the encrypted reasoning of a turn, before what followed from it.
 
-    What can be read of it is in there, too: the summary may be left empty.
+    What could be read of it goes with it: what stands before a seal is its summary. What has no
+    seal is not sent.
 
     Source: https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items
     """
+    summary: list[dict[str, Any]] = []
     for detail in own_reasoning(message, provider, _REASONING):
+        if said := text_or_none(detail.get("text")):
+            summary.append({"type": "summary_text", "text": said})
         if sealed := text_or_none(detail.get("data")):
-            yield {"type": "reasoning", "summary": [], "encrypted_content": sealed}
+            id_ = text_or_none(detail.get("id"))
+            marks = {"id": id_} if id_ else {}
+            yield {"type": "reasoning", **marks, "summary": summary, "encrypted_content": sealed}
+            summary = []
 
 
 def _result(provider: str, message: Message, custom: set[Any]) -> dict[str, Any]:
