@@ -292,7 +292,7 @@ class EventSource:
             if broken is None and isinstance(frames, WholeAnswer) and frames.beginning:
                 whole = frames.beginning.decode("utf-8", "replace")
                 broken = ProtocolError(
-                    "the answer is JSON, and complete, but not one of this format; is base_url "
+                    "the body is complete JSON, but no complete answer of this format; is base_url "
                     f"right? It begins: {whole[:200]!r}"
                 )
             broken = broken or error

@@ -933,7 +933,7 @@ class TestWholeAnswer:
     def test_an_answer_that_is_not_done_is_none(self) -> None:
         """Without `done` an answer is not whole."""
         content = json.dumps({"model": "m", "message": {"content": "Hi"}}).encode()
-        with WireServer(whole(content)) as server, pytest.raises(ConnectionLost) as caught:
+        with WireServer(whole(content)) as server, pytest.raises(ProtocolError) as caught:
             complete_sync("Hi", provider="ollama", base_url=server.url, retry=ONCE)
         assert caught.value.completion.text == "Hi"
 
