@@ -190,10 +190,15 @@ def make_chat(
 def json_arguments(call: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
     """Read the identifier, the name and the parsed arguments of a message's tool call.
 
+    The free text of a custom tool is the argument `input`, for those who have no such tools.
+
     Raises:
         ConfigurationError: The call has not the shape of `Message.tool_calls`.
     """
     function = call.get("function")
+    custom = call.get("custom")
+    if function is None and isinstance(custom, Mapping):
+        function = {"name": custom.get("name"), "arguments": {"input": custom.get("input") or ""}}
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ConfigurationError(
             'a tool call in messages must look like {"id": ..., "type": "function", '

@@ -213,6 +213,34 @@ class TestErrors:
             complete()
         assert len(server.requests) == 1
 
+    @pytest.mark.parametrize("body", ["{}", '{"detail": "Not Found"}', "null", '"text"', "[]"])
+    def test_json_that_is_no_answer(
+        self, server: FakeServer, complete: Complete, body: str
+    ) -> None:
+        """Complete JSON of another kind is a ProtocolError that shows it, without a retry."""
+        server.script(page(body, content_type="application/json"))
+        with pytest.raises(ProtocolError, match=r"base_url right\? It begins: ") as caught:
+            complete(retry=AGAIN)
+        assert repr(body) in str(caught.value)
+        assert not caught.value.retryable
+        assert len(server.requests) == 1
+
+    def test_an_answer_without_an_end_is_none(
+        self, server: FakeServer, complete: Complete, provider: str
+    ) -> None:
+        """A body of the right shape that does not say why it ends is not asked for again."""
+        bodies = {
+            "openai": '{"id": "x", "choices": []}',
+            "anthropic": '{"type": "ping"}',
+            "gemini": '{"candidates": []}',
+            "ollama": '{"model": "m", "message": {"content": "hi"}, "done": false}',
+            "openai-responses": '{"object": "response", "status": "in_progress", "output": []}',
+        }
+        server.script(page(bodies[provider], content_type="application/json"))
+        with pytest.raises(ProtocolError):
+            complete(retry=AGAIN)
+        assert len(server.requests) == 1
+
     def test_an_error_with_status_200_is_the_providers(
         self, server: FakeServer, complete: Complete
     ) -> None:
