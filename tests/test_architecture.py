@@ -55,7 +55,7 @@ REQUESTS_EXCEPTIONS = {
 }
 
 #: What the formats share, in `llm_sse.providers`; each of these knows only those before it.
-SHARED = ("lenient", "refusals", "calls", "whole", "base", "registry")
+SHARED = ("lenient", "refusals", "call_ids", "calls", "whole", "base", "registry")
 #: Who makes rows of the formats.
 TABLES = frozenset({"gateways"})
 

@@ -39,6 +39,7 @@ _VENDORS: tuple[Provider, ...] = (
         model_env="OPENAI_MODEL",
         base_url_env="OPENAI_BASE_URL",
         tools_body={"reasoning_effort": "none"},
+        call_ids=".{1,40}",
     ),
     Responses(
         "openai-responses",

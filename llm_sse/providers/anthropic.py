@@ -61,6 +61,7 @@ from .base import (
     normalised,
     then_raise,
 )
+from .call_ids import with_fitting_ids
 from .calls import ToolCallBuilder
 from .lenient import decode_json, lenient_convert, lenient_decode, plain_decode, prepare
 from .refusals import decode_body, error_text
@@ -105,6 +106,8 @@ _UNENFORCED = frozenset(
 )
 #: Look-arounds, word boundaries, and references to groups.
 _UNENFORCED_PATTERN = re.compile(rf"{LOOKAROUND.pattern}|(?<!\\)(?:\\\\)*\\[bB1-9]")
+#: The identifiers of calls that it takes.
+_CALL_ID = "[a-zA-Z0-9_-]{1,64}"
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
@@ -351,7 +354,7 @@ def _output_format(provider: str, format_: ResponseFormat) -> dict[str, Any]:
 def _messages(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns; tool results become user turns, neighbours of one role are joined."""
     turns: list[dict[str, Any]] = []
-    for message in messages:
+    for message in with_fitting_ids(messages, _CALL_ID):
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(provider, message)
         if turns and turns[-1]["role"] == role:

@@ -467,11 +467,12 @@ def _media_part(media: Media) -> dict[str, Any]:
             raise ConfigurationError(
                 f"gemini knows an uploaded file by its URI, not by {media.file_id!r}"
             )
-        return {"fileData": {"fileUri": media.file_id}}
+        told = {"mimeType": media.media_type} if media.media_type else {}
+        return {"fileData": {**told, "fileUri": media.file_id}}
     if media.media_type is None:
         raise ConfigurationError(
             f"gemini must be told the media type of {media.url!r}, and its name does not tell it: "
-            "pass the bytes"
+            "pass media_type=..., or the bytes"
         )
     return {"fileData": {"mimeType": media.media_type, "fileUri": media.url}}
 

@@ -51,6 +51,7 @@ from ..events import (
     Usage,
 )
 from ..logprobs import says_something, token_object, tokens_event
+from ..media import without_media_type
 from ..sse import ServerSentEvent, encode_sse
 from ..structured import ResponseFormat
 from .base import (
@@ -63,6 +64,7 @@ from .base import (
     normalised,
     then_raise,
 )
+from .call_ids import with_fitting_ids
 from .calls import ToolCallBuilder
 from .lenient import (
     decode_json,
@@ -195,6 +197,8 @@ class OpenAI(Provider):
         query: What follows the URL's question mark, such as `api-version=2024-10-21`.
         json_schema: Whether it takes a JSON Schema; else the schema goes into the instructions,
             and any JSON object is asked for.
+        call_ids: A regular expression that fits each identifier of a call which this server takes;
+            others, and those that come again, are replaced. Empty where it takes all of them.
     """
 
     max_tokens_field: str = "max_completion_tokens"
@@ -204,6 +208,7 @@ class OpenAI(Provider):
     body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
     query: str = ""
     json_schema: bool = True
+    call_ids: str = ""
 
     format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
@@ -218,12 +223,16 @@ class OpenAI(Provider):
         self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
         for field in ("tools_body", "body"):
             self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+        self._check("call_ids", _is_pattern(self.call_ids), "a regular expression")
         plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
         self._check("query", plain, "what follows the '?'")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
-        messages: list[Any] = [self._message(message) for message in chat.messages]
+        turns: Iterable[Message] = chat.messages
+        if self.call_ids:
+            turns = with_fitting_ids(turns, self.call_ids)
+        messages: list[Any] = [self._message(message) for message in turns]
         if system := self._system(chat):
             messages.insert(0, {"role": "system", "content": system})
         body: dict[str, Any] = {
@@ -293,8 +302,10 @@ class OpenAI(Provider):
         encoded["role"] = message.role
         encoded.setdefault("content", None)
         encoded.pop("reasoning_details", None)
-        if message.role == "tool" and isinstance(message.content, list):
-            _check_result(self.name, message.content)
+        if isinstance(message.content, list):
+            if message.role == "tool":
+                _check_result(self.name, message.content)
+            encoded["content"] = [without_media_type(part) for part in encoded["content"]]
         if message.tool_calls:
             encoded["tool_calls"] = [self._call(call) for call in encoded["tool_calls"]]
         details = own_reasoning(message, self.name, *_FORMATS)
@@ -445,6 +456,14 @@ class OpenAI(Provider):
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""
         return msgspec.json.encode(_error_object(error))
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (TypeError, re.error):
+        return False
+    return isinstance(value, str)
 
 
 def _check_result(name: str, parts: list[dict[str, Any]]) -> None:

@@ -21,6 +21,7 @@ from ..events import CONTENT, Event, Finish, Resumed, Retrying
 from ..providers.base import Decoder, Frames, Provider
 from ..providers.lenient import map_strings
 from ..providers.refusals import request_id
+from ..providers.whole import WholeAnswer
 from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
@@ -267,7 +268,7 @@ class EventSource:
         frames: Frames,
         decoder: Decoder,
         answered: Answered,
-        broken: ConnectionLost | None,
+        broken: StreamError | None,
     ) -> Iterator[Event]:
         """Yield what is left when the body is over; say what it means if it is over too early.
 
@@ -288,6 +289,12 @@ class EventSource:
                 if failure is None or type(event) is not Finish:
                     yield event
         except ConnectionLost as error:
+            if broken is None and isinstance(frames, WholeAnswer) and frames.beginning:
+                whole = frames.beginning.decode("utf-8", "replace")
+                broken = ProtocolError(
+                    "the body is complete JSON, but no complete answer of this format; is base_url "
+                    f"right? It begins: {whole[:200]!r}"
+                )
             broken = broken or error
         else:
             broken = broken if over_before else None  # the answer is complete all the same

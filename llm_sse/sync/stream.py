@@ -461,7 +461,9 @@ def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
     """
     if "stream" in arguments:
         raise ConfigurationError("complete_sync never streams; leave stream= out")
-    return stream_sync(prompt, **{**arguments, "stream": False}).completion
+    answer = stream_sync(prompt, **{**arguments, "stream": False})
+    del arguments  # an error that the answer ends in has this frame, which must not hold the key
+    return answer.completion
 
 
 def stream_openai(prompt: str | None = None, **arguments: Any) -> TokenStream:

@@ -401,7 +401,7 @@ def _translated(
     where = redact_url(error.request.url or "") if error.request is not None else "the server"
     reason = _innermost(error)
     said = _say(error)
-    late = (TimeoutError, urllib3.exceptions.TimeoutError)  # the latter is none of the former
+    late = (TimeoutError, urllib3.exceptions.ReadTimeoutError)  # the latter is none of the former
     timed_out = isinstance(error, known.ConnectTimeout) or (
         connecting and (isinstance(error, known.Timeout) or isinstance(reason, late))
     )
