@@ -32,7 +32,8 @@ class Redaction:
     def __init__(self, secrets: Iterable[str]) -> None:
         known = list(secrets)
         size = _MIN_PART_CHARS
-        self._short = [secret for secret in known if len(secret) <= size]
+        short = sorted((one for one in known if len(one) <= size), key=len, reverse=True)
+        self._short = re.compile("|".join(map(re.escape, short))) if short else None
         long = [secret for secret in known if len(secret) > size]
         self._parts = {one[at : at + size] for one in long for at in range(len(one) - size + 1)}
         letters = "".join(re.escape(letter) for letter in sorted(set("".join(long))))
@@ -40,25 +41,43 @@ class Redaction:
 
     def __call__(self, text: str) -> str:
         """Return a text with `***` where a secret was."""
-        if self._suspicious is not None and len(text) >= _MIN_PART_CHARS:
-            text = self._suspicious.sub(self._clean, text)
-        for secret in self._short:
-            text = text.replace(secret, "***")
-        return text
-
-    def _clean(self, suspicious: re.Match[str]) -> str:
-        run, parts, size = suspicious[0], self._parts, _MIN_PART_CHARS
         kept: list[str] = []
-        start = at = 0
-        while at + size <= len(run):
-            if run[at : at + size] not in parts:
-                at += 1
-                continue
-            kept += run[start:at], "***"
-            while run[at : at + size] in parts:
-                at += 1
-            start = at = at + size - 1
-        return "".join((*kept, run[start:]))
+        at = 0
+        for start, end in self.spans(text):
+            kept += text[at:start], "***"
+            at = end
+        return "".join((*kept, text[at:])) if kept else text
+
+    def spans(self, text: str) -> list[tuple[int, int]]:
+        """Return where secrets stand: from the left to the right, and none within another."""
+        long = self._long_spans(text)
+        if self._short is None:
+            return long
+        found: list[tuple[int, int]] = []
+        at = 0
+        for start, end in (*long, (len(text), len(text))):
+            found += (match.span() for match in self._short.finditer(text, at, start))
+            found.append((start, end))
+            at = end
+        return found[:-1]
+
+    def _long_spans(self, text: str) -> list[tuple[int, int]]:
+        parts, size = self._parts, _MIN_PART_CHARS
+        found: list[tuple[int, int]] = []
+        if self._suspicious is None or len(text) < size:
+            return found
+        for run in self._suspicious.finditer(text):
+            at, last = run.start(), run.end() - size
+            while at <= last:
+                start = at
+                while text[at : at + size] in parts and at <= last:
+                    at += 1
+                if at > start:
+                    at += size - 1
+                    found.append((start, at))
+                else:
+                    at += 1
+        return found
 
 
 class BytesRedaction:
@@ -92,15 +111,26 @@ class BytesRedaction:
 
         A secret that has begun at the end may go on in the next piece. It consists of its own
         letters only, so what stands before the last run of those is settled; of a run that is
-        longer than any secret, all but the last bytes.
+        longer than any secret, all but the last bytes, or a little more or less so that no secret
+        is cut in two.
         """
         text = data.decode("latin-1")
         start = len(text.rstrip(self._letters)) if self._letters else len(text)
         late = len(text) - self._longest
         if late <= start:
             return start
-        clean = self._redaction
-        return late if clean(text[:late]) + clean(text[late:]) == clean(text) else start
+        for begin, end in self._redaction.spans(text):
+            if begin < late < end:
+                return self._beside(late, begin, end, len(text))
+        return late
+
+    def _beside(self, late: int, begin: int, end: int, size: int) -> int:
+        """Return where to cut near `late`, which is within a secret that has `begin` and `end`."""
+        if end < size:
+            return end  # whatever follows, it ends there
+        # It goes on, perhaps without an end, as a secret of one letter does: then both parts must
+        # be long enough to be known for what they are.
+        return late if late - begin >= _MIN_PART_CHARS <= end - late else begin
 
 
 def secrets_of(key: str, headers: Mapping[str, str]) -> list[str]:
