@@ -206,12 +206,12 @@ class Provider(ABC):
         self._check("key_env", named, "a tuple of names")
         self._of_row(check_header, self.auth_header, f"{self.auth_prefix}key")
 
-    def _check(self, field: str, right: bool, what: str) -> None:
+    def _check(self, field: str, right: bool, what: str, *, shown: bool = True) -> None:
+        """Refuse a field that is not right; what may be a secret is not shown."""
         if not right:
             value = getattr(self, field)
-            raise ConfigurationError(
-                f"the row {self.name!r}: {field} must be {what}, not {value!r}"
-            )
+            given = f", not {value!r}" if shown else ""
+            raise ConfigurationError(f"the row {self.name!r}: {field} must be {what}{given}")
 
     def _of_row(self, check: Callable[..., T], *values: object) -> T:
         """Check values; say in the error whose they are."""

@@ -198,11 +198,12 @@ class OpenAI(Provider):
     """
 
     max_tokens_field: str = "max_completion_tokens"
-    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     wants_back: tuple[str, ...] = ()
     ask_usage: bool = True
-    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    query: str = ""
+    # What a caller puts there may be a secret, and is not shown.
+    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
+    query: str = dataclasses.field(default="", repr=False)
     json_schema: bool = True
 
     format: ClassVar[str] = "Chat Completions"
@@ -217,9 +218,10 @@ class OpenAI(Provider):
         self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
         self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
         for field in ("tools_body", "body"):
-            self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+            right = isinstance(getattr(self, field), Mapping)
+            self._check(field, right, "a dict", shown=False)
         plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
-        self._check("query", plain, "what follows the '?'")
+        self._check("query", plain, "what follows the '?', without spaces", shown=False)
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""

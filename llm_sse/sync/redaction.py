@@ -7,10 +7,22 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from urllib.parse import quote, unquote, urlsplit
+from typing import Any
+from urllib.parse import quote, unquote, unquote_plus, urlsplit
 from urllib.request import getproxies
 
-__all__ = ["MIN_KEY_CHARS", "SECRET_HEADER", "BytesRedaction", "Redaction", "secrets_of"]
+import msgspec
+
+from ..chat import HTTPRequest
+
+__all__ = [
+    "MIN_KEY_CHARS",
+    "SECRET_HEADER",
+    "BytesRedaction",
+    "Redaction",
+    "secrets_in",
+    "secrets_of",
+]
 
 #: Shorter texts are no real keys, and would be found in any message.
 MIN_KEY_CHARS = 8
@@ -20,6 +32,17 @@ _MIN_PART_CHARS = 12
 
 #: A request's headers that hold secrets.
 SECRET_HEADER = re.compile("auth|key|token|secret|cookie", re.IGNORECASE)
+
+#: The fields of a request's body, and of its URL's query, that hold secrets. `prompt_cache_key` is
+#: none, and neither are `max_tokens`, an author and keywords.
+_SECRET_FIELD = re.compile(
+    r"authori[sz]ation|auth$|(?<!cache_)key$|token$|secret|cookie|passw(or)?d|credential",
+    re.IGNORECASE,
+)
+#: What Azure calls its keys in a query.
+_SECRET_IN_QUERY = frozenset({"code", "sig"})
+#: The fields of a body that are the conversation: whoever records it records what was said.
+_CONVERSATION = frozenset({"messages", "contents", "input"})
 
 
 class Redaction:
@@ -133,13 +156,15 @@ class BytesRedaction:
         return late if late - begin >= _MIN_PART_CHARS <= end - late else begin
 
 
-def secrets_of(key: str, headers: Mapping[str, str]) -> list[str]:
-    """Return what must never be shown: the key, and what the caller's own headers hold of the kind.
+def secrets_of(key: str, headers: Mapping[str, str], request: HTTPRequest) -> list[str]:
+    """Return what must never be shown: the key, and what the caller's own words hold of the kind.
 
-    That is also each word of such a header (a scheme is too short to be a secret, a cookie has
-    several), what `Basic` hides, and the login of a proxy in the environment.
+    These are headers, the URL's query and the body. That is also each word of such a value (a
+    scheme is too short to be a secret, a cookie has several), what `Basic` hides, and the login of
+    a proxy in the environment.
     """
     values = [value for name, value in headers.items() if SECRET_HEADER.search(name)]
+    values += secrets_in(request)
     words = [word for value in values for word in re.split(r"[\s;,=]+", value)]
     hidden: list[str] = []
     for value in values:
@@ -155,3 +180,29 @@ def secrets_of(key: str, headers: Mapping[str, str]) -> list[str]:
             hidden += [login, login.partition(":")[2], encoded]
     found = [key, *values, *words, *hidden]
     return [secret for secret in dict.fromkeys(found) if len(secret) >= MIN_KEY_CHARS]
+
+
+def secrets_in(request: HTTPRequest) -> list[str]:
+    """Return the texts in a request's query and body whose names say that they are secrets."""
+    found: list[str] = []
+    for part in urlsplit(request.url).query.split("&"):
+        name, _, value = part.partition("=")
+        if _SECRET_FIELD.search(unquote(name)) or name.lower() in _SECRET_IN_QUERY:
+            found += value, unquote_plus(value)
+    fields: dict[str, msgspec.Raw] = {}
+    with suppress(msgspec.DecodeError):  # no object, so nobody's names are in it
+        fields = msgspec.json.decode(request.body, type=dict[str, msgspec.Raw])
+    todo: list[Any] = [
+        {name: msgspec.json.decode(raw)}
+        for name, raw in fields.items()
+        if name not in _CONVERSATION
+    ]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, list):
+            todo += value
+        elif isinstance(value, dict):
+            todo += value.values()
+            named = ((name, one) for name, one in value.items() if _SECRET_FIELD.search(name))
+            found += (one for _, one in named if isinstance(one, str))
+    return found

@@ -175,6 +175,13 @@ class TestRow:
         with pytest.raises(ConfigurationError, match=complaint):
             OpenAI(**{"name": "x", **fields})
 
+    def test_what_may_be_a_secret_is_not_in_an_error(self) -> None:
+        """A body or a query that is refused is not repeated: it may hold a key."""
+        for field, value in (("query", "key=my secret"), ("body", ["secret"])):
+            with pytest.raises(ConfigurationError, match=f"'x': {field} must be") as caught:
+                OpenAI("x", **{field: value})  # type: ignore[arg-type]
+            assert "secret" not in str(caught.value)
+
     def test_a_row_has_a_body_of_its_own(self) -> None:
         """What a server always needs is sent; the caller's own words win."""
         row = OpenAI("acme", model="m", body={"safe": True, "options": {"a": 1}})
