@@ -214,9 +214,13 @@ class OpenAI(Provider):
         """Check the fields of this format, too."""
         super().__post_init__()
         self._check("max_tokens_field", bool(text_or_none(self.max_tokens_field)), "a field's name")
-        known = isinstance(self.wants_back, tuple) and set(self.wants_back) <= _GIVEN_BACK
+        # One by one and by comparison, for what is none of them need not be hashable.
+        known = isinstance(self.wants_back, tuple) and all(
+            name in tuple(_GIVEN_BACK) for name in self.wants_back
+        )
         self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
-        self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
+        for field in ("ask_usage", "json_schema"):
+            self._check(field, isinstance(getattr(self, field), bool), "a bool")
         for field in ("tools_body", "body"):
             right = isinstance(getattr(self, field), Mapping)
             self._check(field, right, "a dict", shown=False)
