@@ -123,7 +123,7 @@ class TokenLogprob(Struct, frozen=True):
 
     Attributes:
         token: Its text, as far as it is text: a character may be cut between two tokens.
-        logprob: The natural logarithm of its probability.
+        logprob: The natural logarithm of its probability; `-inf` where that is 0.
         bytes: Its UTF-8 bytes, where the provider tells them; those of several tokens make text.
         top: The most likely tokens at its place, itself often among them; these have no `top`.
     """

@@ -16,6 +16,9 @@ __all__ = ["says_something", "token_object", "token_of", "tokens_event", "tokens
 #: How a token is called; without a number beside it that says nothing.
 _NAMES = frozenset({"bytes", "token", "tokenId", "token_id"})
 
+#: What OpenAI says of a token that is most unlikely.
+_UNLIKELY = -9999.0
+
 
 def tokens_event(kind: str, raw: Any) -> list[Event]:
     """Return the event for a list of tokens; what is no such list is told as it is.
@@ -36,10 +39,18 @@ def tokens_of(raw: Any) -> tuple[TokenLogprob, ...]:
 
 
 def token_of(raw: Any) -> TokenLogprob | None:
-    """Read one token, with its alternatives."""
+    """Read one token, with its alternatives.
+
+    The log-probability of a token that could not be is -Infinity, which servers write as JSON does
+    not allow, or as a text.
+
+    Source: https://protobuf.dev/programming-guides/json/ (for the text)
+    """
     if not isinstance(raw, dict):
         return None
     text, number = raw.get("token"), raw.get("logprob")
+    if number == "-Infinity":
+        number = float("-inf")
     if not isinstance(text, str) or isinstance(number, bool):
         return None
     if not isinstance(number, (int, float)):
@@ -69,10 +80,10 @@ def says_something(raw: Any) -> bool:
 
 
 def token_object(token: TokenLogprob) -> dict[str, Any]:
-    """Write one token, with its alternatives."""
+    """Write one token, with its alternatives; what JSON cannot say is OpenAI's -9999."""
     return {
         "token": token.token,
-        "logprob": token.logprob,
+        "logprob": _UNLIKELY if token.logprob == float("-inf") else token.logprob,
         "bytes": None if token.bytes is None else list(token.bytes),
         "top_logprobs": [token_object(other) for other in token.top],
     }

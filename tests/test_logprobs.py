@@ -8,8 +8,9 @@ import pytest
 
 from llm_sse import complete_sync, stream_sync
 from llm_sse.events import Event, Logprobs, RefusalDelta, TextDelta, TokenLogprob, Unknown
+from llm_sse.logprobs import token_object
 from llm_sse.seam import join
-from llm_sse.testing import FakeServer, say
+from llm_sse.testing import FakeServer, finish, raw, say
 from tests.providers.bodies import Decoded
 
 HI = {"token": "Hi", "logprob": -0.1, "bytes": [72, 105], "top_logprobs": []}
@@ -55,6 +56,19 @@ class TestChatCompletions:
     def test_objects_full_of_nulls_are_nothing(self, nothing: Any) -> None:
         """Servers that send empty objects unasked cause no events."""
         assert chat(nothing) == [TextDelta("Hi")]
+
+    @pytest.mark.parametrize("written", ["-Infinity", '"-Infinity"'])
+    def test_a_token_that_could_not_be_stays(self, written: str) -> None:
+        """A probability of nothing is told as such, so that tokens and text stay together."""
+        chunk = (
+            '{"choices":[{"index":0,"delta":{"content":"ab"},"logprobs":{"content":['
+            f'{{"token":"a","logprob":{written}}},{{"token":"b","logprob":-1}}]}}}}]}}'
+        )
+        with FakeServer(script=[raw(f"data: {chunk}\n\n".encode()), finish()]) as server:
+            url = server.base_url("openai")
+            told = stream_sync("Hi", base_url=url, api_key="any").completion.logprobs
+        assert told == (TokenLogprob("a", float("-inf")), TokenLogprob("b", -1))
+        assert token_object(told[0])["logprob"] == -9999
 
     def test_those_of_a_refusal(self) -> None:
         """They are not the text's, and are told as they are."""
