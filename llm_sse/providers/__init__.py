@@ -8,7 +8,13 @@ from .gateways import GATEWAYS
 from .gemini import Gemini
 from .ollama import Ollama
 from .openai import OpenAI
-from .registry import PROVIDERS, find_provider, provider_names, register_provider
+from .registry import (
+    PROVIDERS,
+    find_provider,
+    provider_names,
+    register_provider,
+    unused_offers,
+)
 from .responses import Responses
 
 __all__ = [
@@ -23,6 +29,7 @@ __all__ = [
     "find_provider",
     "provider_names",
     "register_provider",
+    "unused_offers",
 ]
 
 _CHECKED = "2026-11-22"

@@ -202,11 +202,12 @@ class OpenAI(Provider):
     """
 
     max_tokens_field: str = "max_completion_tokens"
-    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     wants_back: tuple[str, ...] = ()
     ask_usage: bool = True
-    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    query: str = ""
+    # What a caller puts there may be a secret, and is not shown.
+    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
+    query: str = dataclasses.field(default="", repr=False)
     json_schema: bool = True
     call_ids: str = ""
 
@@ -218,14 +219,19 @@ class OpenAI(Provider):
         """Check the fields of this format, too."""
         super().__post_init__()
         self._check("max_tokens_field", bool(text_or_none(self.max_tokens_field)), "a field's name")
-        known = isinstance(self.wants_back, tuple) and set(self.wants_back) <= _GIVEN_BACK
+        # One by one and by comparison, for what is none of them need not be hashable.
+        known = isinstance(self.wants_back, tuple) and all(
+            name in tuple(_GIVEN_BACK) for name in self.wants_back
+        )
         self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
-        self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
+        for field in ("ask_usage", "json_schema"):
+            self._check(field, isinstance(getattr(self, field), bool), "a bool")
         for field in ("tools_body", "body"):
-            self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+            right = isinstance(getattr(self, field), Mapping)
+            self._check(field, right, "a dict", shown=False)
         self._check("call_ids", _is_pattern(self.call_ids), "a regular expression")
         plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
-        self._check("query", plain, "what follows the '?'")
+        self._check("query", plain, "what follows the '?', without spaces", shown=False)
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""

@@ -109,11 +109,10 @@ class EventSource:
         self._channel = channel
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
-        secrets = secrets_of(key, {**own, **headers})
-        self._redaction = Redaction(secrets)
-        self._secrets = secrets
         self._recorder: Recorder | NotRecorded = NotRecorded()
         self._request = self._written(chat)
+        self._secrets = secrets_of(key, {**own, **headers}, self._request)
+        self._redaction = Redaction(self._secrets)
 
     def record_to(self, recording: Recording) -> None:
         """Write everything that comes to a file, which is made now.
