@@ -164,7 +164,7 @@ def make_chat(
         )
     turns = [make_message(message) for message in _sequence(messages, "messages")]
     if prompt is not None:
-        turns.append(Message(role="user", content=prompt))
+        turns.append(Message(role="user", content=_plain(prompt)))
     if system is not None and not isinstance(system, str):
         raise ConfigurationError(f"system must be a str, not {type(system).__name__}")
     above = [system, *(_text_of(turn) for turn in turns if turn.role in ("system", "developer"))]
@@ -190,10 +190,15 @@ def make_chat(
 def json_arguments(call: Mapping[str, Any]) -> tuple[str | None, str, dict[str, Any]]:
     """Read the identifier, the name and the parsed arguments of a message's tool call.
 
+    The free text of a custom tool is the argument `input`, for those who have no such tools.
+
     Raises:
         ConfigurationError: The call has not the shape of `Message.tool_calls`.
     """
     function = call.get("function")
+    custom = call.get("custom")
+    if function is None and isinstance(custom, Mapping):
+        function = {"name": custom.get("name"), "arguments": {"input": custom.get("input") or ""}}
     if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
         raise ConfigurationError(
             'a tool call in messages must look like {"id": ..., "type": "function", '
@@ -331,7 +336,19 @@ def make_message(message: Any) -> Message:
         for field, value in message.items():
             if value and field not in Message.__struct_fields__:
                 raise ConfigurationError(f"wrong message: it cannot have a field {field!r}")
-    return _convert(message, Message, "message")
+    made = _convert(message, Message, "message")
+    return msgspec.structs.replace(made, content=_plain(made.content))
+
+
+def _plain(content: Any) -> Any:
+    """Make texts of a class of their own, such as those of HTML parsers, ones that JSON has."""
+    if isinstance(content, str):
+        return str.__str__(content)
+    if isinstance(content, list):
+        return [_plain(item) for item in content]
+    if isinstance(content, dict):
+        return {name: _plain(value) for name, value in content.items()}
+    return content
 
 
 def _convert(value: Any, type_: type[T], what: str) -> T:

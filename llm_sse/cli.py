@@ -34,7 +34,14 @@ from .errors import (
 )
 from .events import FellBack, Finish, Retrying, TextDelta
 from .metrics import StreamMetrics
-from .providers import FORMATS, PROVIDERS, Provider, find_provider, provider_names
+from .providers import (
+    FORMATS,
+    PROVIDERS,
+    Provider,
+    find_provider,
+    provider_names,
+    unused_offers,
+)
 from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import FakeServer
@@ -201,6 +208,8 @@ def providers(as_json: bool) -> None:
         }
         for row in _rows()
     ]
+    for complaint in unused_offers():
+        _note(complaint)
     if as_json:
         click.echo(msgspec.json.encode(rows))
     else:
@@ -307,6 +316,8 @@ def _target(
 ) -> Iterator[dict[str, Any]]:
     """Say where the question goes, in arguments of `stream_sync`: to a fake if to nobody else."""
     ready = [row.name for row in PROVIDERS.values() if _is_ready(row, model)]
+    if not (provider or base_url or ready):  # only now, for looking at the others takes time
+        ready = [row.name for row in _rows() if _is_ready(row, model)]
     first = next(iter([*ready, *PROVIDERS]))
     if provider or base_url or ready:
         yield {"provider": provider or first, "base_url": base_url}

@@ -131,6 +131,9 @@ def assistant_turn(completion: Completion, salt: str = "") -> Message:
 
 
 def _call_object(call: ToolCall, id_: str) -> dict[str, Any]:
+    if call.kind == "custom":
+        custom = {"name": call.name, "input": call.arguments_text}
+        return {"id": id_, "type": "custom", "custom": custom}
     arguments = call.arguments_text or "{}"
     if call.error is not None:
         arguments = msgspec.json.encode({"INVALID_JSON": call.arguments_text}).decode()
@@ -246,7 +249,8 @@ class Accumulator:
                 if pieces:
                     yield _detail(chars, "reasoning.text", text="".join(pieces))
                     pieces = []
-                yield _detail(chars, "reasoning.encrypted", data=thought.redacted)
+                marks = {"id": thought.id} if thought.id is not None else {}
+                yield _detail(chars, "reasoning.encrypted", data=thought.redacted, **marks)
         if pieces:
             yield _detail(chars, "reasoning.text", text="".join(pieces))
 

@@ -66,11 +66,13 @@ class ReasoningDelta(Struct, frozen=True, tag="reasoning_delta"):
         text: The piece; empty when only a signature arrived.
         signature: The provider's opaque proof of the reasoning, to be sent back unchanged.
         redacted: Reasoning that the provider hands over encrypted only.
+        id: The provider's identifier of what is encrypted, where it has one.
     """
 
     text: str = ""
     signature: str | None = None
     redacted: str | None = None
+    id: str | None = None
 
 
 class RefusalDelta(Struct, frozen=True, tag="refusal_delta"):
@@ -105,6 +107,8 @@ class ToolCall(Struct, frozen=True, tag="tool_call"):
         arguments_text: The arguments' JSON text as it arrived.
         error: Why the arguments could not be parsed, or `None`.
         signature: The provider's opaque proof of the reasoning behind the call (Gemini).
+        kind: `custom` for a call of a tool that takes a free text (OpenAI Responses): this text is
+            `arguments_text`, and `arguments` stays empty.
     """
 
     id: str | None
@@ -113,6 +117,7 @@ class ToolCall(Struct, frozen=True, tag="tool_call"):
     arguments_text: str
     error: str | None = None
     signature: str | None = None
+    kind: Literal["function", "custom"] = "function"
 
 
 _Bytes = bytes
@@ -123,7 +128,7 @@ class TokenLogprob(Struct, frozen=True):
 
     Attributes:
         token: Its text, as far as it is text: a character may be cut between two tokens.
-        logprob: The natural logarithm of its probability.
+        logprob: The natural logarithm of its probability; -9999.0 where that is zero.
         bytes: Its UTF-8 bytes, where the provider tells them; those of several tokens make text.
         top: The most likely tokens at its place, itself often among them; these have no `top`.
     """
@@ -240,13 +245,13 @@ class ToolResult(Struct, frozen=True, tag="tool_result"):
     Attributes:
         id: Which call it answers: the identifier that the call has in the conversation.
         name: The tool's name.
-        content: What the model is told.
+        content: What the model is told: a text, or parts as in a message's content.
         error: Why the call failed, or `None`; the model is told that, too.
     """
 
     id: str
     name: str
-    content: str
+    content: Union[str, list[dict[str, Any]]]
     error: str | None = None
 
 

@@ -6,12 +6,35 @@ into the `description` beside it, where the model at least reads it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-__all__ = ["Unfit", "described", "inlined_root", "rewritten", "strict_schema"]
+__all__ = [
+    "LOOKAROUND",
+    "Unfit",
+    "check_size",
+    "described",
+    "inlined_root",
+    "is_strict",
+    "rewritten",
+    "strict_schema",
+]
+
+#: What looks ahead or behind in a regular expression: providers cannot hold a model to that.
+#: Source: https://github.com/vercel/ai/pull/21037 (OpenAI's words: "lookaround is not supported")
+LOOKAROUND = re.compile(r"(?<!\\)(?:\\\\)*\(\?<?[=!]")
+#: The most that a strict schema may have of each.
+#: Source: https://developers.openai.com/api/docs/guides/structured-outputs#supported-schemas
+_MAX_LEVELS = 10
+_MAX_PROPERTIES = 5000
+_MAX_ENUM_VALUES = 1000
+_MAX_NAME_CHARS = 120_000
+#: The most characters in the texts of one enumeration that has more values than that.
+_LARGE_ENUM_VALUES = 250
+_MAX_LARGE_ENUM_CHARS = 15_000
 
 #: What strict mode takes as it is.
 #: Source: https://developers.openai.com/api/docs/guides/structured-outputs#supported-schemas
@@ -58,6 +81,47 @@ def strict_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     return rewritten(schema, _strict_node)
 
 
+def is_strict(schema: Mapping[str, Any]) -> bool:
+    """Whether a schema fits the strict mode as it stands."""
+    try:
+        fits = strict_schema(schema) == schema
+        check_size(schema)
+    except (Unfit, RecursionError):
+        return False
+    return fits
+
+
+def check_size(schema: Mapping[str, Any]) -> None:
+    """Check that a schema is no larger than OpenAI's strict mode takes.
+
+    A reference counts as what it refers to, but one from within that: those have no end.
+
+    Raises:
+        Unfit: It is larger.
+
+    Source: https://developers.openai.com/api/docs/guides/structured-outputs#supported-schemas
+    """
+    properties = enum_values = name_chars = 0
+    for node in _nodes(schema):
+        named = [*_part(node, "properties"), *_part(node, "$defs")]
+        values = node["enum"] if isinstance(node.get("enum"), list) else []
+        texts = [value for value in values if isinstance(value, str)]
+        chars = sum(map(len, texts))
+        properties += len(_part(node, "properties"))
+        enum_values += len(values)
+        name_chars += sum(map(len, named)) + chars
+        if len(texts) > _LARGE_ENUM_VALUES and chars > _MAX_LARGE_ENUM_CHARS:
+            raise Unfit("it has an enumeration with too much text")
+    if properties > _MAX_PROPERTIES:
+        raise Unfit("it has too many properties")
+    if enum_values > _MAX_ENUM_VALUES:
+        raise Unfit("it has too many enumerated values")
+    if name_chars > _MAX_NAME_CHARS:
+        raise Unfit("it has too much text in its names and enumerations")
+    if _levels(schema, _part(schema, "$defs"), {}) > _MAX_LEVELS:
+        raise Unfit("it is nested too deeply")
+
+
 def inlined_root(schema: Mapping[str, Any]) -> dict[str, Any]:
     """Return a schema whose root is no reference, as msgspec and pydantic write it."""
     root = dict(schema)
@@ -96,6 +160,45 @@ def _rewritten_value(value: Any, change: Callable[[dict[str, Any]], dict[str, An
     return rewritten(value, change) if isinstance(value, Mapping) else value
 
 
+def _inner(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield the schemas right inside of one, but its definitions."""
+    options = schema.get("anyOf")
+    found = [*_part(schema, "properties").values(), schema.get("items")]
+    found += options if isinstance(options, list) else []
+    yield from (inner for inner in found if isinstance(inner, Mapping))
+
+
+def _part(schema: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Return the schemas under a name; none where something else stands there."""
+    found = schema.get(name)
+    return found if isinstance(found, Mapping) else {}
+
+
+def _nodes(schema: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    """Yield a schema and all that are in it."""
+    todo = [schema]
+    while todo:
+        node = todo.pop()
+        yield node
+        todo += _inner(node)
+        todo += [one for one in _part(node, "$defs").values() if isinstance(one, Mapping)]
+
+
+def _levels(
+    schema: Mapping[str, Any], definitions: Mapping[str, Any], known: dict[str, int]
+) -> int:
+    """Return how many objects and lists stand inside each other."""
+    found = max((_levels(inner, definitions, known) for inner in _inner(schema)), default=0)
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    if name in definitions and name not in known:
+        known[name] = 0  # while it is looked at
+        known[name] = _levels(definitions[name], definitions, known)
+    found = max(found, known.get(name, 0))
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds]
+    return found + ("object" in kinds or "array" in kinds)
+
+
 def _strict_node(node: dict[str, Any]) -> dict[str, Any]:
     node = {name: value for name, value in node.items() if name not in _IDLE}
     if "oneOf" in node and "anyOf" not in node:
@@ -109,6 +212,8 @@ def _strict_node(node: dict[str, Any]) -> dict[str, Any]:
         for name in _TOLD & set(node)
         if name != "format" or node["format"] not in _FORMATS
     }
+    if LOOKAROUND.search(str(node.get("pattern", ""))):
+        told["pattern"] = node.pop("pattern")
     node = described(node, told)
     if unknown := set(node) - _STRICT:
         raise Unfit(f"it cannot be enforced: {', '.join(sorted(unknown))}")

@@ -13,6 +13,9 @@ from .events import Event, Logprobs, TokenLogprob, Unknown
 
 __all__ = ["says_something", "token_object", "token_of", "tokens_event", "tokens_of"]
 
+#: What OpenAI writes for a token that is too unlikely; JSON has no infinity.
+#: Source: https://platform.openai.com/docs/api-reference/chat/object (`logprob`)
+UNLIKELY = -9999.0
 #: How a token is called; without a number beside it that says nothing.
 _NAMES = frozenset({"bytes", "token", "tokenId", "token_id"})
 
@@ -29,10 +32,22 @@ def tokens_event(kind: str, raw: Any) -> list[Event]:
 
 
 def tokens_of(raw: Any) -> tuple[TokenLogprob, ...]:
-    """Read the tokens in a list; leave out what has no text or no number."""
+    """Read the tokens in a list; leave out what has no text or no number.
+
+    Among tokens that have numbers one with `null` has a probability of zero: JSON has no word for
+    its logarithm, minus infinity, and some servers write `null` for it.
+    """
     if not isinstance(raw, list):
         return ()
+    if any(token_of(one) is not None for one in raw):
+        raw = [_with_number(one) for one in raw]
     return tuple(token for one in raw if (token := token_of(one)) is not None)
+
+
+def _with_number(raw: Any) -> Any:
+    if isinstance(raw, dict) and raw.get("token") and raw.get("logprob", 0) is None:
+        return {**raw, "logprob": UNLIKELY}
+    return raw
 
 
 def token_of(raw: Any) -> TokenLogprob | None:
@@ -44,6 +59,8 @@ def token_of(raw: Any) -> TokenLogprob | None:
         return None
     if not isinstance(number, (int, float)):
         return None
+    if number == float("-inf"):
+        number = UNLIKELY
     return TokenLogprob(text, number, _bytes(raw.get("bytes")), tokens_of(raw.get("top_logprobs")))
 
 

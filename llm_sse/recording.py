@@ -280,8 +280,7 @@ class _Reading:
         if isinstance(happened, Response):
             if id_ in self._answered:
                 raise ConfigurationError(f"attempt {id_} has a response already")
-            _check_response(happened)
-            self._answered[id_] = happened
+            self._answered[id_] = _checked_response(happened)
         elif isinstance(happened, Chunk):
             if id_ not in self._answered:
                 raise ConfigurationError(f"attempt {id_} has no response before this chunk")
@@ -335,8 +334,14 @@ def _check_bytes(line: Request | Chunk) -> None:
         raise ConfigurationError("a chunk needs bytes, as text or as base64")
 
 
-def _check_response(response: Response) -> None:
+def _checked_response(response: Response) -> Response:
+    """Return the head of a response, whose names are lower-case as the recorder writes them."""
     if not 200 <= response.status <= 599:
         raise ConfigurationError(f"{response.status} is no HTTP status of a response")
+    headers: dict[str, str] = {}
     for name, value in response.headers.items():
         check_header(name, value)
+        if name.lower() in headers:
+            raise ConfigurationError(f"the header {name.lower()} is there twice")
+        headers[name.lower()] = value
+    return msgspec.structs.replace(response, headers=headers)

@@ -12,16 +12,18 @@ been checked against the class by msgspec, or by pydantic for what is made of it
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Callable, Mapping
-from typing import Any, Union, get_args
+from contextlib import suppress
+from typing import Any, Union
 
 import msgspec
 from msgspec import Struct
 
 from .errors import ConfigurationError, InvalidOutputError
-from .json_schema import Unfit, inlined_root, strict_schema
+from .json_schema import Unfit, check_size, inlined_root, is_strict, strict_schema
 from .json_text import json_text
+from .own_schema import check_value, read_schema
+from .typed import Misfit, decode_typed, once_per_class, schema_of
 
 __all__ = ["ResponseFormat", "ending_problem", "invalid_output", "parse_output", "read_format"]
 
@@ -48,12 +50,19 @@ class ResponseFormat(Struct, frozen=True, kw_only=True):
     description: Union[str, None] = None
     wrapped: bool = False
 
+    def described_schema(self) -> dict[str, Any] | None:
+        """Return the schema with the description in it, for who has no other place for that."""
+        if self.schema is None or self.description is None:
+            return self.schema
+        own = self.schema.get("description")
+        said = f"{self.description}\n{own}" if isinstance(own, str) and own else self.description
+        return {**self.schema, "description": said}
+
 
 def read_format(given: Any) -> ResponseFormat | None:
     """Read what a caller gave as `response_format`.
 
-    A type is ready to be decoded into then. Threads must not make it so at once: see
-    `llm_sse.sync.stream`.
+    A type is ready to be decoded into then.
 
     Args:
         given: A type, a JSON Schema, OpenAI's own objects, or the word `json_object`.
@@ -74,14 +83,15 @@ def read_format(given: Any) -> ResponseFormat | None:
         return _typed_format(given)
     kind = given.get("type")
     if kind == "text":
+        _check_keys(given, "type")
         return None
     if kind == "json_object":
-        return ResponseFormat(name="answer")
+        _check_keys(given, "type", "schema")  # llama.cpp takes the schema there
+        schema = given.get("schema")
+        return ResponseFormat(name="answer") if schema is None else _schema_format(schema)
     if kind == "json_schema":
         return _openai_format(given)
-    return ResponseFormat(
-        name=_name(given.get("title")), schema=dict(given), strict=_fits(dict(given))
-    )
+    return _schema_format(given)
 
 
 def parse_output(completion: Any, response_format: Any) -> Any:
@@ -99,15 +109,17 @@ def parse_output(completion: Any, response_format: Any) -> Any:
     problem = ending_problem(completion)
     if problem is not None:
         raise invalid_output(completion, problem)
-    text = json_text(completion.text).strip()
+    found = json_text(completion.text)
+    text = found.strip()
     cut = completion.finish_reason == "length"
-    if not text or (cut and text[-1] not in '}]"'):  # half a number would be a number, too
+    # Half a number would be a number, too.
+    if not text or (cut and found[-1] not in '}]"\r\n\t '):
         raise invalid_output(completion, None)
     try:
         msgspec.json.decode(text, type=msgspec.Raw)  # is it JSON at all?
         value = _parser(response_format, format_)(text)
-    except _Misfit as error:
-        raise invalid_output(completion, str(error)) from None
+    except Misfit as error:
+        raise invalid_output(completion, f"the answer does not fit: {error}") from error.__cause__
     except (msgspec.ValidationError, RecursionError) as error:
         raise invalid_output(completion, f"the answer does not fit: {error}") from None
     except (msgspec.DecodeError, UnicodeError) as error:
@@ -160,12 +172,9 @@ def invalid_output(
     return error
 
 
-class _Misfit(ValueError):
-    """A value is JSON, and not what was asked for; the message says where."""
-
-
+@once_per_class
 def _typed_format(type_: Any) -> ResponseFormat:
-    schema = inlined_root(_schema_of(type_))
+    schema = inlined_root(schema_of(type_))
     wrapped = schema.get("type") != "object"
     if wrapped:
         definitions = schema.pop("$defs", None)
@@ -175,60 +184,55 @@ def _typed_format(type_: Any) -> ResponseFormat:
     name = _name(getattr(type_, "__name__", None))
     try:
         fitted = strict_schema(schema)
+        check_size(fitted)
     except Unfit:
         return ResponseFormat(name=name, schema=schema, wrapped=wrapped)
     return ResponseFormat(name=name, schema=fitted, strict=True, wrapped=wrapped)
 
 
-def _schema_of(type_: Any) -> dict[str, Any]:
-    try:
-        if (adapter := _pydantic_adapter(type_)) is not None:
-            schema: dict[str, Any] = adapter.json_schema()
-            return schema
-        msgspec.json.Decoder(type_)  # a schema can be made of more than can be decoded
-        return msgspec.json.schema(type_)
-    except Exception as error:  # annotations are code, and may raise anything
-        reason = str(error).partition("\n\n")[2] or str(error)
-        raise ConfigurationError(
-            f"response_format cannot be {type_!r}: {reason}; pass a msgspec.Struct, a dataclass, a "
-            "TypedDict, a pydantic model, or a JSON Schema"
-        ) from None
-
-
-def _pydantic_adapter(type_: Any) -> Any:
-    """Return pydantic's own reader of a type that has a model in it; `None` for any other type.
-
-    Whoever has such a type has imported pydantic.
-    """
-    pydantic = sys.modules.get("pydantic")
-    adapter = getattr(pydantic, "TypeAdapter", None)
-    return adapter(type_) if adapter is not None and _has_model(type_) else None
-
-
-def _has_model(type_: Any) -> bool:
-    return hasattr(type_, "__pydantic_validator__") or any(map(_has_model, get_args(type_)))
+def _schema_format(given: Any) -> ResponseFormat:
+    schema = read_schema(given)
+    strict = schema.get("type") == "object" and is_strict(schema)
+    return ResponseFormat(name=_name(schema.get("title")), schema=schema, strict=strict)
 
 
 def _openai_format(given: Mapping[str, Any]) -> ResponseFormat:
     """Read `{"type": "json_schema", "json_schema": {...}}`, and the flat form of Responses."""
-    inner = given.get("json_schema", given)
-    schema = inner.get("schema") if isinstance(inner, Mapping) else None
-    if not isinstance(schema, Mapping):
+    inner = given
+    if given.get("json_schema") is not None:
+        _check_keys(given, "type", "json_schema")
+        inner = given["json_schema"]
+    if not isinstance(inner, Mapping) or not isinstance(inner.get("schema"), Mapping):
         raise ConfigurationError(
             'response_format must look like {"type": "json_schema", "json_schema": '
             '{"name": ..., "schema": {...}}}'
         )
-    name, description = inner.get("name"), inner.get("description")
+    _check_keys(inner, "name", "schema", "strict", "description", *(["type"] * (inner is given)))
+    name, strict, description = (inner.get(key) for key in ("name", "strict", "description"))
     if not isinstance(name, str) or _name(name) != name:
         raise ConfigurationError(
             f"response_format: the name must be 1 to 64 letters, digits, '_' and '-', not {name!r}"
         )
+    if not isinstance(strict, (bool, type(None))):
+        raise ConfigurationError(f"response_format: strict must be a bool, not {strict!r}")
+    if not isinstance(description, (str, type(None))):
+        raise ConfigurationError(f"response_format: description must be a str, not {description!r}")
     return ResponseFormat(
         name=name,
-        schema=dict(schema),
-        strict=inner.get("strict") is True,
-        description=description if isinstance(description, str) else None,
+        schema=read_schema(inner["schema"]),
+        strict=strict is True,
+        description=description,
     )
+
+
+def _check_keys(given: Mapping[str, Any], *known: str) -> None:
+    """Refuse what no provider would be told."""
+    unknown = [key for key, value in given.items() if key not in known and value is not None]
+    if unknown:
+        raise ConfigurationError(
+            f"response_format: no key {unknown[0]!r} is known beside {', '.join(known)}; what only "
+            "one provider knows goes into extra_body"
+        )
 
 
 def _name(name: object) -> str:
@@ -236,66 +240,30 @@ def _name(name: object) -> str:
     return re.sub(r"[^a-zA-Z0-9_-]+", "_", name if isinstance(name, str) else "")[:64] or "answer"
 
 
-def _fits(schema: dict[str, Any]) -> bool:
-    """Whether a schema is strict as it stands."""
-    try:
-        return schema.get("type") == "object" and strict_schema(schema) == schema
-    except Unfit:
-        return False
-
-
 def _parser(given: Any, format_: ResponseFormat | None) -> Callable[[str], Any]:
     """Return what makes a value of a JSON text, and raises where it does not fit."""
     if format_ is None:
         return msgspec.json.decode
     if not isinstance(given, (str, Mapping, ResponseFormat)):
-        return lambda text: _decode_typed(_unwrapped(text) if format_.wrapped else text, given)
+        decode = _decode_wrapped if format_.wrapped else decode_typed
+        return lambda text: decode(text, given)
     if format_.schema is None:
         return lambda text: msgspec.json.decode(text, type=dict[str, Any])
     schema = format_.schema
-    return lambda text: _checked(msgspec.json.decode(text), schema)
+    return lambda text: check_value(msgspec.json.decode(text), schema)
 
 
-def _unwrapped(text: str) -> str | bytes:
+def _decode_wrapped(text: str, type_: Any) -> Any:
     """Take the answer out of its object; a model that was not held to it may have left it out."""
     try:
         fields = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
     except msgspec.ValidationError:
-        return text
-    return bytes(fields[WRAPPER]) if set(fields) == {WRAPPER} else text
-
-
-def _decode_typed(text: str | bytes, type_: Any) -> Any:
-    adapter = _pydantic_adapter(type_)
-    if adapter is None:
-        return msgspec.json.decode(text, type=type_)
+        fields = {}
+    if set(fields) != {WRAPPER}:
+        return decode_typed(text, type_)
     try:
-        return adapter.validate_json(text)
-    except sys.modules["pydantic"].ValidationError as error:
-        found = error.errors(include_url=False)
-        problems = "; ".join(f"{one['msg']} - at `{_path(one['loc'])}`" for one in found)
-        raise _Misfit(f"the answer does not fit: {problems}") from None
-
-
-def _path(steps: tuple[int | str, ...]) -> str:
-    return "$" + "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in steps)
-
-
-def _checked(value: Any, schema: dict[str, Any]) -> Any:
-    """Check a value against a JSON Schema, if the library for it is installed."""
-    try:
-        import jsonschema  # noqa: PLC0415  # optional, and only needed here
-        import referencing  # noqa: PLC0415
-    except ImportError:
-        return value
-    cls = jsonschema.validators.validator_for(schema, default=jsonschema.Draft202012Validator)
-    try:
-        cls.check_schema(schema)
-        # A registry of its own fetches nothing from the network.
-        errors = cls(schema, registry=referencing.Registry()).iter_errors(value)
-        worst = jsonschema.exceptions.best_match(errors)
-    except (jsonschema.SchemaError, referencing.exceptions.Unresolvable) as error:
-        raise ConfigurationError(f"response_format is no JSON Schema: {error}") from None
-    if worst is not None:
-        raise _Misfit(f"the answer does not fit: {worst.message} - at `{worst.json_path}`")
-    return value
+        return decode_typed(bytes(fields[WRAPPER]), type_)
+    except Misfit:
+        with suppress(Misfit):  # the type may have a field of that name
+            return decode_typed(text, type_)
+        raise

@@ -19,18 +19,24 @@ import inspect
 import re
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from typing import Any, get_type_hints
+from typing import Any, Optional, get_type_hints
 
 import msgspec
 from msgspec import UNSET, Struct
 
 from .errors import ConfigurationError
+from .typed import preparing
 
 __all__ = ["FunctionTool", "Tool"]
 
 #: What all providers take as a tool's name.
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _REF = "#/$defs/"
+#: What of a schema no provider is told. A discriminator maps to definitions that are written out,
+#: whose tags say the same; a default may be a key that only the function needs.
+_LEFT_OUT = ("discriminator", "default")
+#: Words of a schema whose values are no schemas.
+_VALUES = ("enum", "const", "examples")
 
 
 class Tool(Struct, frozen=True):
@@ -58,7 +64,9 @@ class Tool(Struct, frozen=True):
     ) -> FunctionTool:
         """Describe a function: its name, its docstring and its annotations are the description.
 
-        Parameters with a default may be left out by the model. The annotations can be whatever
+        Parameters with a default may be left out by the model. What the default is stands nowhere
+        in the description, because it may be a secret; one of `None` lets the model give `null`,
+        too. The annotations can be whatever
         msgspec can check: the types of JSON, `Literal`, enums, `Optional`, dataclasses,
         `TypedDict`s, `Struct`s, dates, `Annotated[..., msgspec.Meta(description=...)]`. What a
         parameter is for is taken from the docstring, too, if `docstring-parser` is installed (the
@@ -81,7 +89,8 @@ class FunctionTool(Tool, frozen=True, kw_only=True):
 
     Attributes:
         function: What runs when the model asks for it.
-        signature: The parameters as a struct, which checks and converts the arguments.
+        signature: The parameters as a struct, which checks and converts the arguments. Its fields
+            are numbered: only what is encoded has the parameters' names.
     """
 
     function: Callable[..., Any]
@@ -101,8 +110,17 @@ class FunctionTool(Tool, frozen=True, kw_only=True):
         Raises:
             msgspec.ValidationError: They are not what the annotations ask for.
         """
-        values = msgspec.convert(arguments, self.signature)
-        named = ((name, getattr(values, name)) for name in self.signature.__struct_fields__)
+        try:
+            values = msgspec.convert(arguments, self.signature)
+        except msgspec.ValidationError as problem:
+            try:  # 3.0 is an integer in JSON Schema
+                values = msgspec.convert(_with_integers(arguments), self.signature)
+            except msgspec.ValidationError:
+                raise problem from None
+        fields = zip(
+            self.signature.__struct_encode_fields__, self.signature.__struct_fields__, strict=True
+        )
+        named = ((name, getattr(values, field)) for name, field in fields)
         return {name: value for name, value in named if value is not UNSET}
 
 
@@ -121,26 +139,28 @@ def _read_function(
         )
     if inspect.iscoroutinefunction(code) or inspect.isasyncgenfunction(code):
         raise ConfigurationError(f"the tool {name!r} is async, and there is no event loop here")
+    if inspect.isgeneratorfunction(code):
+        raise ConfigurationError(
+            f"the tool {name!r} is a generator, which a call does not run: let it return a list"
+        )
     said, told = _documentation(_docstring(function, code), description)
     fields = _fields(function, code, name)
-    # An UNSET default says that the argument was left out: then the function's own one counts.
+    # An UNSET default says that the argument was left out: then the function's own one counts. The
+    # fields have names of our own, because a struct cannot have a field of any name (`__t`).
     signature = msgspec.defstruct(
         "Arguments",
         [
-            (each.name, type_) if each.default is each.empty else (each.name, type_, UNSET)
-            for each, type_ in fields
+            (f"p{number}", type_) if each.default is each.empty else (f"p{number}", type_, UNSET)
+            for number, (each, type_) in enumerate(fields)
         ],
         kw_only=True,
         forbid_unknown_fields=True,
+        rename={f"p{number}": each.name for number, (each, _) in enumerate(fields)},
     )
     parameters = _parameters(signature, fields, name)
     for each, _ in fields:
-        shown = parameters["properties"][each.name]
         if each.name in told:
-            shown.setdefault("description", told[each.name])
-        if each.default is not each.empty:
-            with suppress(TypeError, ValueError, RecursionError):
-                shown["default"] = msgspec.to_builtins(each.default, str_keys=True)
+            parameters["properties"][each.name].setdefault("description", told[each.name])
     return FunctionTool(name, said, parameters, function=function, signature=signature)
 
 
@@ -172,6 +192,15 @@ def _docstring(function: Any, code: Any) -> str:
         function = function.func
     own = function if inspect.isroutine(function) or isinstance(function, type) else type(function)
     return inspect.getdoc(own) or inspect.getdoc(code) or ""
+
+
+def _with_integers(value: Any) -> Any:
+    """Write numbers without a fraction as integers, as deep as they stand."""
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, Mapping):
+        return {name: _with_integers(item) for name, item in value.items()}
+    return [_with_integers(item) for item in value] if isinstance(value, list) else value
 
 
 def _documentation(docstring: str, description: str | None) -> tuple[str, dict[str, str]]:
@@ -210,15 +239,28 @@ def _fields(function: Any, code: Any, name: str) -> list[tuple[inspect.Parameter
             raise ConfigurationError(f"{which} is positional only, and a model names its arguments")
         if parameter.name not in hints:
             raise ConfigurationError(f"{which} has no annotation: the model must know its type")
-        fields.append((parameter, hints[parameter.name]))
+        type_ = hints[parameter.name]
+        # `days: int = None` is what people write, and mean that None may be given.
+        fields.append((parameter, Optional[type_] if parameter.default is None else type_))
     return fields
+
+
+class _Unreadable(TypeError):
+    """A type is none that can be made of JSON; its text is the type's name."""
 
 
 def _schema(type_: Any) -> dict[str, Any]:
     """Return a type's schema; let msgspec prepare it before several threads use it (see `chat`)."""
-    with suppress(msgspec.ValidationError):
-        msgspec.convert({}, type_)
-    return msgspec.json.schema(type_)
+    with preparing:
+        with suppress(msgspec.ValidationError):
+            msgspec.convert({}, type_)
+        return msgspec.json.schema(type_, schema_hook=_refuse)
+
+
+def _refuse(type_: Any) -> dict[str, Any]:
+    name = getattr(type_, "__qualname__", None)
+    full = f"{type_.__module__}.{name}" if name else repr(type_)
+    raise _Unreadable(full.removeprefix("builtins."))
 
 
 def _parameters(
@@ -229,9 +271,15 @@ def _parameters(
         try:
             _schema(type_)
         except Exception as error:  # what msgspec cannot do is a TypeError, mostly
+            reason = str(error)
+            if isinstance(error, _Unreadable):
+                reason = (
+                    f"there is no JSON for {error}: take a str and make it of that, or describe it "
+                    "as a dataclass, a TypedDict or a msgspec.Struct"
+                )
             raise ConfigurationError(
                 f"the parameter {parameter.name!r} of the tool {name!r} has a type that cannot be "
-                f"read from JSON: {error}"
+                f"read from JSON: {reason}"
             ) from None
     schema = _schema(signature)
     definitions = schema.pop("$defs")
@@ -242,27 +290,36 @@ def _parameters(
     return {**resolved, "$defs": kept} if kept else resolved
 
 
-def _resolve(value: Any, definitions: Mapping[str, Any], inside: tuple[str, ...]) -> Any:
+def _resolve(
+    value: Any, definitions: Mapping[str, Any], inside: tuple[str, ...], *, is_schema: bool = True
+) -> Any:
     """Put definitions where they are referred to: not every server looks them up.
 
     A type that holds itself cannot be written out, so its inner mention stays a reference.
+
+    Args:
+        value: A schema, a list of them, or the words and values in one.
+        definitions: What is referred to.
+        inside: The definitions that are being written out.
+        is_schema: Whether its keys are a schema's words; else they are names of properties.
     """
     if isinstance(value, list):
         return [_resolve(item, definitions, inside) for item in value]
     if not isinstance(value, dict):
         return value
-    name = value.get("$ref")
+    name = value.get("$ref") if is_schema else None
     if isinstance(name, str):
         key = name.removeprefix(_REF)
         if key in inside:
-            return value
-        beside = {word: item for word, item in value.items() if word != "$ref"}
+            return {word: item for word, item in value.items() if word not in _LEFT_OUT}
+        beside = {word: item for word, item in value.items() if word not in ("$ref", *_LEFT_OUT)}
         return {**_resolve(definitions[key], definitions, (*inside, key)), **beside}
-    # A discriminator maps to the definitions that have just gone; their tags say the same.
     return {
-        word: _resolve(item, definitions, inside)
+        word: item
+        if is_schema and word in _VALUES
+        else _resolve(item, definitions, inside, is_schema=not (is_schema and word == "properties"))
         for word, item in value.items()
-        if word != "discriminator" or "mapping" not in item
+        if not (is_schema and word in _LEFT_OUT)
     }
 
 
@@ -278,6 +335,6 @@ def _kept(value: Any, definitions: Mapping[str, Any]) -> dict[str, Any]:
             waiting += item.values()
             name = item.get("$ref")
             if isinstance(name, str) and (key := name.removeprefix(_REF)) not in kept:
-                kept[key] = definitions[key]
-                waiting.append(definitions[key])
+                kept[key] = _resolve(definitions[key], definitions, tuple(definitions))
+                waiting.append(kept[key])
     return kept

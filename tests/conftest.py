@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Iterator
 
+import hypothesis  # noqa: F401 - before gc.freeze(), which hides who refers to what it looks at
 import pytest
 
 from llm_sse.providers import PROVIDERS

@@ -1,8 +1,9 @@
-"""What several tests need to wait for things without guessing how long they take."""
+"""What several tests need: waiting without guessing, and a look into the frames of an error."""
 
 from __future__ import annotations
 
 import time
+import traceback
 from collections.abc import Callable
 
 from llm_sse import providers
@@ -20,3 +21,14 @@ def until(happened: Callable[[], object]) -> None:
     while not happened():
         assert time.monotonic() < deadline, "it never happened"
         time.sleep(0.002)
+
+
+def locals_with(secret: str, error: BaseException) -> list[str]:
+    """Name the package's own local variables, in an error's frames, in which a secret stands."""
+    return [
+        f"{frame.f_code.co_name}: {name}"
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+        if "llm_sse" in frame.f_code.co_filename
+        for name, value in frame.f_locals.items()
+        if secret in repr(value)
+    ]

@@ -32,7 +32,8 @@ WORLD_EXCEPTIONS = {
     "llm_sse.providers.registry": {
         "threading": "a lock: rows may come from any thread",
         "importlib": "entry points of other distributions",
-    }
+    },
+    "llm_sse.typed": {"threading": "a lock: msgspec crashes where threads prepare types at once"},
 }
 
 #: What of the web faces is still, like the core.
@@ -55,7 +56,7 @@ REQUESTS_EXCEPTIONS = {
 }
 
 #: What the formats share, in `llm_sse.providers`; each of these knows only those before it.
-SHARED = ("lenient", "refusals", "calls", "whole", "base", "registry")
+SHARED = ("lenient", "refusals", "call_ids", "calls", "whole", "base", "registry")
 #: Who makes rows of the formats.
 TABLES = frozenset({"gateways"})
 
@@ -198,7 +199,8 @@ def uses_more_than_the_session(module: Module) -> Iterator[str]:
 def imports_upwards(module: Module) -> Iterator[str]:
     """Find imports against the direction of knowledge: core <- sync <- everything else."""
     refuse = {"llm_sse.errors"}
-    leaves = {"errors": set(), "events": set(), "tools": refuse, "media": refuse}
+    leaves = {"errors": set(), "events": set(), "media": refuse}
+    leaves["tools"] = refuse | {"llm_sse.typed"}
     leaves["chat"] = refuse | {"llm_sse.tools", "llm_sse.structured"}
     for found in module.imports:
         if found.top != ROOT:

@@ -6,6 +6,7 @@ import re
 from types import MappingProxyType
 from typing import Any
 
+import msgspec
 import pytest
 
 from llm_sse.chat import (
@@ -236,6 +237,26 @@ class TestMakeChat:
         """Whatever is wrong is a ConfigurationError that names the argument."""
         with pytest.raises(ConfigurationError, match=message):
             ask(**arguments)
+
+
+class TestTexts:
+    def test_texts_of_a_class_of_their_own(self) -> None:
+        """What parsers of HTML return is a `str`, and is taken for what it says."""
+
+        class Found(str):
+            __slots__ = ()
+
+            def __str__(self) -> str:
+                return "<shown>"
+
+        text = Found("said")
+        part = {"type": "text", "text": text}
+        messages: list[Any] = [{"role": "user", "content": content} for content in (text, [part])]
+        chat = make_chat(text, [*messages, Message(role="user", content=text)], model="m")
+        told = [turn.content for turn in chat.messages]
+        assert msgspec.json.encode(told) == (
+            b'["said",[{"type":"text","text":"said"}],"said","said"]'
+        )
 
 
 class TestMessage:

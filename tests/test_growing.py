@@ -96,6 +96,69 @@ class TestGrowingValue:
         assert growing.complete
         assert growing.problem is None
 
+    @pytest.mark.parametrize("size", [1, 3, 1000])
+    @pytest.mark.parametrize("prose", ["the answer:", "[note] Here:", "2 results", "- so", "{x}"])
+    def test_prose_that_begins_like_json(self, prose: str, size: int) -> None:
+        """A fence that is marked as JSON is found behind prose that only begins like it."""
+        seen, growing = grow(f'{prose}\n```json\n{{"a": 1}}\n```\nBye', size=size)
+        assert seen == [{"a": 1}]
+        assert growing.complete
+        assert growing.problem is None
+
+    @pytest.mark.parametrize(
+        ("text", "seen", "complete"),
+        [
+            ("[1, 23", [[1]], False),
+            ("12", [], False),
+            ("tru", [], False),
+            ('{"a": 12', [], False),
+            ("```json\n12", [], False),
+            ("12\n", [12], True),
+            ('"ab"', ["ab"], True),
+            ("[12]", [[12]], True),
+        ],
+    )
+    def test_what_was_cut(self, text: str, seen: list[Any], complete: bool) -> None:
+        """A number at the end of a text that was cut may be half of one, and is not seen."""
+        growing = GrowingValue()
+        got = [copy.deepcopy(value) for value in growing.feed(text)]
+        got += [copy.deepcopy(value) for value in growing.end(cut=True)]
+        assert (got, growing.complete) == (seen, complete)
+
+    @pytest.mark.parametrize("number", ["1e999", "-1e999", "1" * 5000])
+    def test_numbers_that_no_float_holds(self, number: str) -> None:
+        """A number that cannot be told is a mistake, as it is in the whole answer."""
+        seen, growing = grow(f'{{"a": 1, "b": {number}, "c": 2}}', size=7)
+        assert seen == [{"a": 1}]
+        assert growing.problem is not None
+        assert growing.problem.startswith("a number ")
+
+    @pytest.mark.parametrize(
+        "text",
+        ['{"a": "%s"}', '"%s"', '```json\n["%s"]\n```', '{"%s": 1}'],
+    )
+    def test_a_long_token_takes_linear_time(self, text: str) -> None:
+        """A string that comes in small pieces is read once: 64 would be the square."""
+
+        def seconds(chars: int) -> float:
+            growing, whole = GrowingValue(), text % ("1" * chars)
+            begun = time.process_time()
+            for at in range(0, len(whole), 4):
+                list(growing.feed(whole[at : at + 4]))
+            list(growing.end())
+            assert growing.complete
+            return time.process_time() - begun
+
+        small = min(seconds(10_000) for _ in range(3))
+        assert min(seconds(80_000) for _ in range(2)) < 32 * small
+
+    def test_escapes_that_are_cut(self) -> None:
+        """A quotation mark behind a backslash ends nothing, wherever the pieces are cut."""
+        value = {"a\\": '"b\\"', "\\": ["", "\\\\"], "n": -1500.5, "t": True}
+        text = msgspec.json.encode(value).decode()
+        for size in range(1, len(text) + 1):
+            assert grow(text, size=size)[0][-1] == value
+
     @pytest.mark.parametrize(
         ("text", "seen", "complete"),
         [

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from llm_sse.json_schema import Unfit, inlined_root, strict_schema
+from llm_sse.json_schema import Unfit, inlined_root, is_strict, strict_schema
 
 
 def closed(**properties: Any) -> dict[str, Any]:
@@ -117,6 +117,77 @@ class TestStrictSchema:
         """A schema that no rewriting can enforce is refused."""
         with pytest.raises(Unfit):
             strict_schema(given)
+
+    @pytest.mark.parametrize("pattern", [r"^(?!x)\w+$", "(?=a)a", "a(?<=a)", r"\\(?<!a)b"])
+    def test_patterns_that_look_around(self, pattern: str) -> None:
+        """Nobody can hold a model to a look-around, so it is told in words."""
+        asked = strict_schema(closed(a={"type": "string", "pattern": pattern}))
+        description = f"(pattern: {pattern})"
+        assert asked["properties"]["a"] == {"type": "string", "description": description}
+
+    @pytest.mark.parametrize("pattern", ["^(?:a|b)$", r"^\(?=$", "a?=b"])
+    def test_other_patterns_stay(self, pattern: str) -> None:
+        """A pattern that only looks like one that looks around is kept."""
+        given = closed(a={"type": "string", "pattern": pattern})
+        assert strict_schema(given) == given
+
+
+def nested(levels: int) -> dict[str, Any]:
+    """Return objects inside of each other."""
+    return closed(a=nested(levels - 1) if levels > 1 else TEXT)
+
+
+def chain(levels: int) -> dict[str, Any]:
+    """Return objects that refer to each other, as classes do."""
+    definitions = {f"L{n}": closed(a={"$ref": f"#/$defs/L{n + 1}"}) for n in range(levels - 2)}
+    definitions[f"L{levels - 2}"] = closed(a=TEXT)
+    return {**closed(a={"$ref": "#/$defs/L0"}), "$defs": definitions}
+
+
+def words(count: int, chars: int) -> dict[str, Any]:
+    """Return an object with an enumeration of so many words of that length."""
+    return closed(a={"type": "string", "enum": [f"{n:0{chars}}" for n in range(count)]})
+
+
+class TestCheckSize:
+    @pytest.mark.parametrize(
+        "given",
+        [
+            nested(10),
+            chain(10),
+            closed(**{f"f{n}": TEXT for n in range(5000)}),
+            words(1000, 15),
+            words(250, 100),
+            {**closed(a={"$ref": "#/$defs/N"}), "$defs": {"N": closed(n={"$ref": "#/$defs/N"})}},
+        ],
+        ids=lambda given: str(given)[:40],
+    )
+    def test_what_is_small_enough(self, given: dict[str, Any]) -> None:
+        """Up to OpenAI's limits a schema may be strict; what refers to itself has no depth."""
+        assert is_strict(given)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            nested(11),
+            chain(11),
+            closed(a={"type": "array", "items": nested(9)}),
+            closed(**{f"f{n}": TEXT for n in range(5001)}),
+            closed(a=words(600, 5), b=words(401, 5)),
+            words(251, 60),
+            closed(**{f"{n:0400}": TEXT for n in range(301)}),
+        ],
+        ids=lambda given: str(given)[:40],
+    )
+    def test_what_is_too_large(self, given: dict[str, Any]) -> None:
+        """Above any of OpenAI's limits a schema is not strict."""
+        assert strict_schema(given) == given
+        assert not is_strict(given)
+
+    @pytest.mark.parametrize("word", ["properties", "$defs", "enum", "anyOf", "items"])
+    def test_what_is_no_schema(self, word: str) -> None:
+        """A word that has not the value it needs makes nothing strict, and raises nothing."""
+        assert not is_strict({"type": "object", word: 5})
 
 
 class TestInlinedRoot:

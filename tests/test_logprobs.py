@@ -56,6 +56,14 @@ class TestChatCompletions:
         """Servers that send empty objects unasked cause no events."""
         assert chat(nothing) == [TextDelta("Hi")]
 
+    @pytest.mark.parametrize("number", [float("-inf"), None], ids=str)
+    def test_a_token_of_no_probability(self, number: float | None) -> None:
+        """Its logarithm has no word in JSON; whatever a server writes, it leaves no gap."""
+        tokens = [{"token": "H", "logprob": number}, {"token": "i", "logprob": -1.0}]
+        told = chat({"content": tokens})
+        expected = (TokenLogprob("H", -9999.0), TokenLogprob("i", -1.0))
+        assert told == [TextDelta("Hi"), Logprobs(expected)]
+
     def test_those_of_a_refusal(self) -> None:
         """They are not the text's, and are told as they are."""
         told = chat({"content": None, "refusal": [HI]}, content=None, refusal="No")
@@ -113,6 +121,13 @@ class TestGemini:
     def test_an_empty_result_is_nothing(self, nothing: Any) -> None:
         """A result without tokens causes no event."""
         assert self.told(nothing) == [TextDelta("Hi")]
+
+    def test_a_token_of_no_probability(self) -> None:
+        """A chosen token without a finite number keeps its place, and so its alternatives."""
+        chosen = [{"token": "H", "logProbability": float("-inf")}]
+        chosen.append({"token": "i", "logProbability": -0.5})
+        told = self.told({"chosenCandidates": chosen})[1]
+        assert told == Logprobs((TokenLogprob("H", -9999.0), TokenLogprob("i", -0.5)))
 
     def test_alternatives_stand_beside_the_chosen_ones(self) -> None:
         """The lists are put together by their places; a place may be missing."""

@@ -57,9 +57,18 @@ class TestImagePart:
         """An address is taken as it is."""
         assert image_part(url) == image(url)
 
+    def test_a_types_case_does_not_matter(self) -> None:
+        """A media type is the same in capital letters."""
+        assert image_part(b"x", "IMAGE/PNG") == image("data:image/png;base64,eA==")
+        assert file_part(b"x", "TEXT/Plain") == file_part(b"x", "text/plain")
+
     @pytest.mark.parametrize(
         ("source", "media_type", "said"),
         [
+            ("data:", None, "must look like data:image/png;base64"),
+            ("data:image/png,x", None, "must look like data:image/png;base64"),
+            ("data:image/png;base64,!!!", None, "is not base64"),
+            ("data:text/plain;base64,QQ==", None, "use file_part"),
             (b"x", None, "pass media_type"),
             (b"", "image/png", "no bytes"),
             (b"x", "png", "not a media type: 'png'"),
@@ -95,6 +104,31 @@ class TestFilePart:
         url = f"data:{media_type};base64,{b64(data)}"
         assert file_part(*arguments) == file(file_data=url, filename=filename)
 
+    def test_the_type_of_an_address_is_kept(self) -> None:
+        """What is said of an address stands beside it, and wins over its name."""
+        assert image_part("https://h/x", "image/png") == image(
+            "https://h/x", media_type="image/png"
+        )
+        part = file_part("https://h/x.txt", "application/pdf")
+        assert part == file(file_data="https://h/x.txt", media_type="application/pdf")
+        made = read_media(part)
+        assert made is not None
+        assert made.media_type == "application/pdf"
+
+    def test_a_data_url_says_its_type_itself(self) -> None:
+        """The same type beside a data: URL says nothing new; another one is a mistake."""
+        url = "data:image/png;base64,eA=="
+        assert image_part(url, "image/PNG") == image(url)
+        with pytest.raises(ConfigurationError, match="holds 'image/png', not 'image/gif'"):
+            image_part(url, "image/gif")
+
+    @pytest.mark.parametrize("media_type", ["", "png", 5])
+    def test_what_is_no_type(self, media_type: Any) -> None:
+        """A media type is one beside an address, too."""
+        for make in (image_part, file_part):
+            with pytest.raises(ConfigurationError, match="not a media type"):
+                make("https://h/x", media_type)
+
     def test_an_address(self) -> None:
         """An address is taken as it is, with a name only where one is given."""
         assert file_part("https://h/x.pdf") == file(file_data="https://h/x.pdf")
@@ -102,11 +136,17 @@ class TestFilePart:
             file_data="https://h/x", filename="a.pdf"
         )
 
-    @pytest.mark.parametrize("source", [b"x", "x.pdf", None])
+    @pytest.mark.parametrize("source", [b"x", "x.pdf", None, "data:", "data:a/b;base64,e"])
     def test_mistakes(self, source: Any) -> None:
         """What is neither known bytes nor an address is refused."""
         with pytest.raises(ConfigurationError):
             file_part(source)
+
+    @pytest.mark.parametrize("source", [PDF, "https://h/x.pdf"])
+    def test_a_name_that_is_no_text(self, source: Any) -> None:
+        """A filename is a text, or left out."""
+        with pytest.raises(ConfigurationError, match="filename must be a str, not int"):
+            file_part(source, filename=5)  # type: ignore[arg-type]
 
 
 class TestReadMedia:
@@ -186,6 +226,9 @@ class TestReadMedia:
             (image("data:image/png;base64,eA==\n"), "is not base64"),
             (image("data:image/png;base64,é"), "is not base64"),
             (image("https://h/x", detail="high"), "detail: 'high'"),
+            (image("https://h/x", format="image/png"), "cannot hold 'format'"),
+            (image("https://h/x", media_type=5), "not a media type"),
+            (file(file_url="https://h/x"), "cannot hold 'file_url'"),
             (file(), "needs file.file_data"),
             (file(file_data="eA=="), "is no URL"),
             (file(file_id=""), "either file_data or a file_id"),

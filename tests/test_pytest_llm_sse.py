@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from llm_sse import stream_sync
+from llm_sse.testing import FakeServer
+
 _ROOT = Path(__file__).parent.parent
 #: Code that knows nothing of tests.
 _CODE = """
@@ -141,6 +144,129 @@ class TestFakeLLM:
         result.stdout.fnmatch_lines_random(
             ["*fake_llm's settings need names*", "*ConfigurationError: jitter must be between 0*"]
         )
+
+    def test_rows_from_outside_lead_to_it_as_well(
+        self, run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Neither an installed row nor one that the test registers is asked with its real key."""
+        monkeypatch.setenv("ACME_API_KEY", "real-key-of-acme")
+        monkeypatch.setenv("MINE_API_KEY", "real-key-of-mine")
+        info = run.mkdir("acme_llm-1.2.dist-info")
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-llm\nVersion: 1.2\n")
+        (info / "entry_points.txt").write_text(
+            "[llm_sse.providers]\nacme = acme_rows:ROW\nbroken = no_such_module:ROW\n"
+        )
+        run.makepyfile(
+            acme_rows="""
+            from llm_sse.providers import OpenAI
+            ROW = OpenAI("acme", base_url="http://127.0.0.1:1", model="m")
+            """
+        )
+        run.makepyfile(
+            """
+            import os
+            import pytest
+            from llm_sse import register_provider, stream_sync
+            from llm_sse.providers import Anthropic, OpenAI
+            from llm_sse.testing import say
+
+            def ask(fake_llm, name):
+                fake_llm.script(say("Hello."))
+                assert stream_sync("Hi", provider=name).text() == "Hello."
+                asked = fake_llm.requests[-1]
+                assert asked.provider == name
+                assert "real" not in str(asked.headers)
+
+            def test_installed(fake_llm):
+                assert os.environ["ACME_API_KEY"] == "fake-key"
+                ask(fake_llm, "acme")
+
+            def test_registered(fake_llm, monkeypatch):
+                row = OpenAI("mine", base_url="http://127.0.0.1:1", model="m")
+                register_provider(row)
+                ask(fake_llm, "mine")
+                row = Anthropic("mine", base_url="http://127.0.0.1:1", model="m", key_env="OTHER")
+                register_provider(row, replace=True)
+                monkeypatch.setenv("OTHER", "the-tests-own")
+                ask(fake_llm, "mine")
+                assert fake_llm.requests[-1].headers["x-api-key"] == "the-tests-own"
+
+            def test_the_environment_is_as_it_was():
+                assert os.environ["ACME_API_KEY"] == "real-key-of-acme"
+                assert os.environ["MINE_API_KEY"] == "real-key-of-mine"
+                assert "MINE_BASE_URL" not in os.environ
+            """
+        )
+        run.syspathinsert()
+        monkeypatch.setenv("PYTHONPATH", f"{run.path}{os.pathsep}{_ROOT}")
+        assert outcomes(run) == {"passed": 3}
+
+    def test_other_credentials_are_out_of_the_environment(
+        self, run: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """No token and no switch leads a vendor's SDK past the fake."""
+        others = ("ANTHROPIC_AUTH_TOKEN", "GOOGLE_GENAI_USE_VERTEXAI", "AZURE_OPENAI_AD_TOKEN")
+        for name in others:
+            monkeypatch.setenv(name, "true")
+        run.makepyfile(
+            f"""
+            import os
+
+            def test_they_are_gone(fake_llm):
+                assert not {set(others)!r} & set(os.environ)
+
+            def test_they_are_back():
+                assert {set(others)!r} < set(os.environ)
+            """
+        )
+        assert outcomes(run) == {"passed": 2}
+
+    def test_markers_add_up(self, run: pytest.Pytester) -> None:
+        """The settings of all markers count; of two that say the same the closest one does."""
+        run.makepyfile(
+            """
+            import pytest
+            from llm_sse import stream_sync
+
+            pytestmark = pytest.mark.fake_llm(replay="nowhere.jsonl", close_after=True)
+
+            @pytest.mark.fake_llm(text="Of the class.")
+            class TestIt:
+                @pytest.mark.fake_llm(ttft_s=0.0)
+                def test_pace(self, fake_llm):
+                    assert stream_sync("Hi").text() == "Of the class."
+                    assert fake_llm.close_after
+
+                @pytest.mark.fake_llm(text="Of the test.", close_after=False)
+                def test_text(self, fake_llm):
+                    assert stream_sync("Hi").text() == "Of the test."
+                    assert not fake_llm.close_after
+            """
+        )
+        assert outcomes(run) == {"passed": 2}
+
+    def test_a_recording_is_found_beside_the_test(self, run: pytest.Pytester) -> None:
+        """From whichever folder pytest is started, a relative path is one from the test's file."""
+        folder = run.mkdir("below")
+        with FakeServer("As recorded.") as server:
+            url = server.base_url("openai")
+            record = folder / "answer.jsonl"
+            stream_sync("Hi", base_url=url, api_key="any", record=record).text()
+        (folder / "test_replay.py").write_text(
+            """
+import pytest
+from llm_sse import stream_sync
+
+@pytest.mark.fake_llm(replay="answer.jsonl", replay_speed=None)
+def test_one(fake_llm):
+    assert stream_sync("Hi").text() == "As recorded."
+
+@pytest.mark.fake_llm(replay=["answer.jsonl"], replay_speed=None)
+def test_several(fake_llm):
+    assert stream_sync("Hi").text() == "As recorded."
+"""
+        )
+        assert outcomes(run) == {"passed": 2}
 
 
 class TestEverybodyElse:

@@ -32,6 +32,13 @@ class TestParseRecording:
         assert [chunk.data for chunk in attempt.chunks] == ["hällo".encode()]
         assert attempt.end.how == "end_of_body"
 
+    def test_a_headers_name_may_be_written_in_any_case(self) -> None:
+        """Who edits a file by hand need not know how the names of headers are compared."""
+        edited = RESPONSE.replace('"a"', '"Content-Type"')
+        _, (attempt,) = parse_recording(file(HEAD, REQUEST, edited, END), "f")
+        assert attempt.response is not None
+        assert attempt.response.headers == {"content-type": "b"}
+
     def test_tells_overlapping_attempts_apart(self) -> None:
         """Lines of two attempts may alternate; each says whose it is."""
         second = [line.replace('"attempt":1', '"attempt":2') for line in (REQUEST, END)]
@@ -67,6 +74,10 @@ class TestParseRecording:
             ([HEAD, REQUEST, END.replace("end_of", "head_of")], "line 3: Invalid enum value"),
             ([HEAD, REQUEST, RESPONSE.replace("200", "100")], "line 3: 100 is no HTTP status"),
             ([HEAD, REQUEST, RESPONSE.replace('"b"', '"b\\r\\nc"')], "line 3: the header a"),
+            (
+                [HEAD, REQUEST, RESPONSE.replace('"a"', '"A":"c","a"')],
+                "line 3: the header a is there twice",
+            ),
             ([HEAD, REQUEST, RESPONSE, CHUNK.replace("hällo", "")], "line 4: a chunk needs bytes"),
             (
                 [HEAD, REQUEST, RESPONSE, CHUNK.replace("}", ',"base64":"aGk="}')],

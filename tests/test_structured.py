@@ -55,6 +55,10 @@ class Box(msgspec.Struct, tag="box"):
     value: int
 
 
+class Single(msgspec.Struct):
+    value: int
+
+
 class Person(pydantic.BaseModel):
     name: str = pydantic.Field(min_length=2)
     age: int = 0
@@ -139,6 +143,88 @@ class TestReadFormat:
         assert titled is not None
         assert titled.name == "A_person_"
 
+    def test_a_large_class(self) -> None:
+        """A class that is larger than strict mode takes goes without it."""
+        fields = [(f"f{n}", int) for n in range(5001)]
+        large = read_format(msgspec.defstruct("Large", fields))
+        assert large is not None
+        assert not large.strict
+        assert large.schema is not None
+
+    def test_a_schema_in_json(self) -> None:
+        """Sets and tuples in a caller's schema are lists, and it may change after the call."""
+        given: dict[str, Any] = {"type": "object", "required": ("a",), "x": {"enum": {"a"}}}
+        format_ = read_format(given)
+        given["type"] = "array"
+        assert format_ is not None
+        assert format_.schema == {"type": "object", "required": ["a"], "x": {"enum": ["a"]}}
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"type": "objekt"},
+            {"type": "object", "properties": {"a": {"$ref": "#/$defs/gone"}}},
+            {"type": "object", "$defs": {"b": {"items": {"$ref": "#nowhere"}}}},
+            {"type": "string", "pattern": "(a"},
+            {"enum": "a"},
+            {"$schema": "http://json-schema.org/draft-07/schema#", "items": {"$ref": "x.json"}},
+        ],
+        ids=str,
+    )
+    def test_a_wrong_schema(self, given: dict[str, Any]) -> None:
+        """A mistake in a schema is found by the call, before anybody is paid for an answer."""
+        for form in (
+            given,
+            {"type": "json_schema", "json_schema": {"name": "a", "schema": given}},
+            {"type": "json_object", "schema": given},
+        ):
+            with pytest.raises(ConfigurationError, match="no JSON Schema"):
+                read_format(form)
+
+    def test_where_a_schema_is_wrong(self) -> None:
+        """The error says in one line what is wrong with a schema, and where."""
+        given: dict[str, Any] = {"properties": {"a": {"type": "objekt"}}}
+        with pytest.raises(ConfigurationError) as caught:
+            read_format(given)
+        assert "'objekt' is not valid" in str(caught.value)
+        assert str(caught.value).endswith("- at `$.properties.a.type`")
+        with pytest.raises(ConfigurationError, match=r"the reference '#/a' leads nowhere$"):
+            read_format({"$ref": "#/a"})
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {}}},
+            {"$id": "https://host/a", "items": {"$ref": "a#/$defs/b"}, "$defs": {"b": {}}},
+            {"properties": {"$ref": {"type": "string"}}},
+            {"enum": [{"$ref": "#/gone"}]},
+            {"items": {"$ref": "#"}},
+            {"$ref": "http://json-schema.org/draft-07/schema#"},
+            {"definitions": {"a": {"$anchor": "A"}}, "items": {"$ref": "#/definitions/a"}},
+        ],
+        ids=str,
+    )
+    def test_references_that_lead_somewhere(self, given: dict[str, Any]) -> None:
+        """A reference may lead anywhere in the schema; what is data is no reference."""
+        format_ = read_format(given)
+        assert format_ is not None
+        assert format_.schema == given
+
+    def test_a_schema_that_contains_itself(self) -> None:
+        """It has no end, and so no JSON; the error says what to do instead."""
+        given: dict[str, Any] = {"type": "object"}
+        given["properties"] = {"next": given}
+        with pytest.raises(ConfigurationError, match=r"contains itself.*\$ref"):
+            read_format(given)
+
+    def test_a_schema_that_is_very_deep(self) -> None:
+        """What is nested too deeply for any reader is refused like that."""
+        given: dict[str, Any] = {}
+        for _ in range(400):
+            given = {"items": given}
+        with pytest.raises(ConfigurationError, match="too deeply"):
+            read_format(given)
+
     def test_openais_own_objects(self) -> None:
         """The objects of Chat Completions, and the flat one of Responses, say the same here."""
         inner = {"name": "p", "schema": OPEN, "strict": True, "description": "d"}
@@ -152,6 +238,27 @@ class TestReadFormat:
     def test_any_json_object(self, given: Any) -> None:
         """The word and OpenAI's object ask for any JSON object."""
         assert read_format(given) == ResponseFormat(name="answer")
+
+    def test_a_schema_beside_json_object(self) -> None:
+        """llama.cpp's form has its schema there."""
+        given = {"type": "json_object", "schema": PERSON}
+        assert read_format(given) == ResponseFormat(name="answer", schema=PERSON, strict=True)
+
+    @pytest.mark.parametrize(
+        "given",
+        [
+            {"type": "json_object", "schem": PERSON},
+            {"type": "text", "schema": PERSON},
+            {"type": "json_schema", "json_schema": {"name": "p", "schema": OPEN}, "strict": True},
+            {"type": "json_schema", "json_schema": {"name": "p", "schema": OPEN, "strikt": True}},
+            {"type": "json_schema", "name": "p", "schema": OPEN, "strikt": True},
+        ],
+        ids=str,
+    )
+    def test_keys_that_nobody_would_be_told(self, given: Any) -> None:
+        """Nothing in a provider's own object is dropped without a word."""
+        with pytest.raises(ConfigurationError, match=r"no key 's.*extra_body"):
+            read_format(given)
 
     @pytest.mark.parametrize("given", [None, {"type": "text"}], ids=str)
     def test_plain_text(self, given: Any) -> None:
@@ -169,6 +276,9 @@ class TestReadFormat:
             ({"type": "json_schema", "json_schema": 1}, "must look like"),
             ({"type": "json_schema", "name": "a b", "schema": {}}, "letters"),
             ({"type": "json_schema", "schema": {}}, "letters"),
+            ({"type": "json_schema", "name": "a", "schema": {}, "strict": 1}, "a bool"),
+            ({"type": "json_schema", "name": "a", "schema": {}, "description": 1}, "a str"),
+            ({"type": "json_object", "schema": 5}, "must be a dict"),
         ],
         ids=str,
     )
@@ -210,6 +320,9 @@ class TestParsed:
             (Union[Cat, Dog], '{"value": {"type": "dog", "name": "Rex"}}', Dog("Rex")),
             (Union[Cat, Dog], '{"type": "cat", "lives": 9}', Cat(9)),
             (Union[Cat, Box], '{"type": "box", "value": 3}', Box(3)),
+            (Optional[Single], '{"value": 3}', Single(3)),
+            (Optional[Single], '{"value": {"value": 3}}', Single(3)),
+            (Optional[Single], '{"value": null}', None),
             (datetime.date, '{"value": "2026-11-22"}', datetime.date(2026, 11, 22)),
             (int, '{"value": 5}', 5),
             (dict[str, int], '{"value": 5}', {"value": 5}),
@@ -235,6 +348,7 @@ class TestParsed:
             (list[Person], '[{"name": "Ada", "age": []}]', r"`$[0].age`"),
             (PERSON, '{"name": 5, "age": 3}', "5 is not of type 'string' - at `$.name`"),
             (PERSON, "[]", "at `$`"),
+            (Optional[Single], '{"value": "x"}', "Expected `object | null`, got `str`"),
             ("json_object", "[]", "Expected `object`"),
             (Union[Cat, Dog], '{"value": {"type": "fox"}}', "`$.type`"),
         ],

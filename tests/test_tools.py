@@ -42,6 +42,13 @@ class Node(msgspec.Struct):
     children: list[Node] = []
 
 
+class Login(msgspec.Struct):
+    user: str
+    key: str = "sk-secret"
+    others: list[Login] = []
+    default: int = 1
+
+
 class Cat(msgspec.Struct, tag="cat"):
     lives: int
 
@@ -95,20 +102,18 @@ class TestFromFunction:
         properties = tool.parameters["properties"]
         assert properties["place"]["properties"] == {
             "city": {"type": "string"},
-            "country": {"type": "string", "default": "NO"},
+            "country": {"type": "string"},
         }
         assert properties["place"]["required"] == ["city"]
         assert properties["span"]["properties"]["start"] == {"type": "string", "format": "date"}
-        assert (properties["unit"]["enum"], properties["unit"]["default"]) == (["C", "F"], "C")
-        assert properties["kind"] == {"enum": ["long", "short"], "default": "short"}
+        assert properties["unit"]["enum"] == ["C", "F"]
+        assert properties["kind"] == {"enum": ["long", "short"]}
         assert properties["notes"]["anyOf"][1] == {"type": "null"}
-        assert properties["notes"]["default"] is None
         assert properties["weights"]["additionalProperties"] == {"type": "number"}
         assert properties["limit"] == {
             "type": "integer",
             "minimum": 1,
             "description": "At most.",
-            "default": 5,
         }
         assert tool.parameters["required"] == ["place", "span"]
         assert tool.parameters["type"] == "object"
@@ -181,7 +186,7 @@ class TestFromFunction:
         assert tool.description == "Tell the weather.\n\nIt is a guess."
         assert tool.parameters["properties"] == {
             "city": {"type": "string", "description": "Where."},
-            "days": {"type": "integer", "description": "How many days.", "default": 1},
+            "days": {"type": "integer", "description": "How many days."},
         }
 
     def test_without_docstring_parser(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,6 +213,45 @@ class TestFromFunction:
         """What is passed wins over what the function says."""
         tool = Tool.from_function(lambda: 1, name="one", description="Give one.")
         assert (tool.name, tool.description) == ("one", "Give one.")
+
+    def test_defaults_are_told_to_nobody(self) -> None:
+        """A default may be a key, so none is in the schema, however deep; it still holds."""
+
+        def f(login: Login, default: dict[str, str] = {"default": "sk-secret"}) -> str:  # noqa: B006
+            return login.key + default["default"]
+
+        tool = Tool.from_function(f)
+        assert "sk-secret" not in json.dumps(tool.parameters)
+        properties = tool.parameters["properties"]
+        assert properties["default"]["type"] == "object"
+        for login in (properties["login"], tool.parameters["$defs"]["Login"]):
+            assert list(login["properties"]) == ["user", "key", "others", "default"]
+            assert login["properties"]["default"] == {"type": "integer"}
+            assert "default" not in login["properties"]["others"]
+        assert tool.call({"login": {"user": "a"}}) == "sk-secretsk-secret"
+
+    def test_a_default_of_none_may_be_given(self) -> None:
+        """Who writes `= None` means that nothing may stand there, whatever the annotation says."""
+
+        def f(n: int = None) -> str:  # type: ignore[assignment]  # noqa: RUF013
+            return repr(n)
+
+        tool = Tool.from_function(f)
+        assert tool.parameters["properties"]["n"]["anyOf"] == [
+            {"type": "integer"},
+            {"type": "null"},
+        ]
+        assert [tool.call(given) for given in ({"n": None}, {"n": 3}, {})] == ["None", "3", "None"]
+
+    def test_parameters_of_any_name(self) -> None:
+        """A name that no struct could have as a field is a parameter's all the same."""
+        names: dict[str, Any] = {}
+        exec("def f(__t: int, __struct_fields__: int = 4): return __t, __struct_fields__", names)
+        tool = Tool.from_function(names["f"])
+        assert list(tool.parameters["properties"]) == ["__t", "__struct_fields__"]
+        assert tool.call({"__t": 5}) == (5, 4)
+        with pytest.raises(msgspec.ValidationError, match=r"at `\$.__t`"):
+            tool.call({"__t": "5"})
 
     def test_a_default_that_json_has_no_word_for(self) -> None:
         """It is left out of the schema, and still the function's default."""
@@ -335,6 +379,16 @@ class TestRefused:
             ("def f(a: 'Nowhere'): ...", "the tool 'f' cannot be read: .*Nowhere"),
             ("async def f(): ...", "the tool 'f' is async"),
             ("async def f(): yield 1", "the tool 'f' is async"),
+            ("def f(a: int): yield a", "the tool 'f' is a generator, .* return a list"),
+            (
+                "import pathlib\ndef f(a: list[pathlib.Path]): ...",
+                r"parameter 'a' .* no JSON for pathlib\.\w*\.?Path: take a str .* a dataclass",
+            ),
+            (
+                "from typing import *\ndef f(a: Callable[[int], int]): ...",
+                "parameter 'a' .* no JSON for collections.abc.Callable: take a str",
+            ),
+            ("class C: ...\ndef f(a: C = None): ...", "no JSON for C: take a str"),
             ("class C:\n async def __call__(self): ...\nf = C()", "the tool 'C' is async"),
             ("import functools\nasync def g(): ...\nf = functools.partial(g)", "'g' is async"),
             ("f = lambda: 1", "'<lambda>' cannot be a tool's name"),
@@ -397,6 +451,19 @@ class TestCall:
         """What the annotations do not allow never reaches the function."""
         with pytest.raises(msgspec.ValidationError, match=said):
             Tool.from_function(documented).call(arguments)
+
+    def test_a_number_without_a_fraction_is_an_integer(self) -> None:
+        """`3.0` is an integer in JSON Schema, so it is one here; `3.5` is none."""
+        seen: list[Any] = []
+
+        def f(n: int, x: float = 0.0, more: Optional[list[int]] = None) -> None:
+            seen.append((n, x, more))
+
+        tool = Tool.from_function(f)
+        tool.call({"n": 3.0, "x": 2.0, "more": [1.0]})
+        assert repr(seen) == "[(3, 2.0, [1])]"
+        with pytest.raises(msgspec.ValidationError, match=r"Expected `int`, got `float`"):
+            tool.call({"n": 3.5})
 
     def test_limits_are_kept(self) -> None:
         """What `Meta` demands is checked, too."""

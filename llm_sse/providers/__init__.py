@@ -8,7 +8,13 @@ from .gateways import GATEWAYS
 from .gemini import Gemini
 from .ollama import Ollama
 from .openai import OpenAI
-from .registry import PROVIDERS, find_provider, provider_names, register_provider
+from .registry import (
+    PROVIDERS,
+    find_provider,
+    provider_names,
+    register_provider,
+    unused_offers,
+)
 from .responses import Responses
 from .view import View
 
@@ -25,6 +31,7 @@ __all__ = [
     "find_provider",
     "provider_names",
     "register_provider",
+    "unused_offers",
 ]
 
 _CHECKED = "2026-11-22"
@@ -41,6 +48,7 @@ _VENDORS: tuple[Provider, ...] = (
         model_env="OPENAI_MODEL",
         base_url_env="OPENAI_BASE_URL",
         tools_body={"reasoning_effort": "none"},
+        call_ids=".{1,40}",
     ),
     Responses(
         "openai-responses",

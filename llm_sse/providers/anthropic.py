@@ -24,6 +24,7 @@ Source: https://docs.anthropic.com/en/docs/build-with-claude/streaming
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
@@ -47,7 +48,7 @@ from ..events import (
     Unknown,
     Usage,
 )
-from ..json_schema import described, rewritten
+from ..json_schema import LOOKAROUND, described, rewritten
 from ..media import Media, read_media
 from ..sse import ServerSentEvent, encode_sse
 from ..structured import ResponseFormat
@@ -60,6 +61,7 @@ from .base import (
     normalised,
     then_raise,
 )
+from .call_ids import with_fitting_ids
 from .calls import ToolCallBuilder
 from .lenient import decode_json, lenient_convert, lenient_decode, plain_decode, prepare
 from .refusals import decode_body, error_text
@@ -102,6 +104,10 @@ _UNENFORCED = frozenset(
         *("minLength", "maxLength", "maxItems", "uniqueItems"),
     }
 )
+#: Look-arounds, word boundaries, and references to groups.
+_UNENFORCED_PATTERN = re.compile(rf"{LOOKAROUND.pattern}|(?<!\\)(?:\\\\)*\\[bB1-9]")
+#: The identifiers of calls that it takes.
+_CALL_ID = "[a-zA-Z0-9_-]{1,64}"
 _IMAGES = frozenset({"image/jpeg", "image/png", "image/gif", "image/webp"})
 
 
@@ -319,7 +325,8 @@ def _output_format(provider: str, format_: ResponseFormat) -> dict[str, Any]:
 
     Source: https://platform.claude.com/docs/en/build-with-claude/structured-outputs
     """
-    if format_.schema is None:
+    schema = format_.described_schema()
+    if schema is None:
         raise ConfigurationError(
             f"{provider} needs to know what is in the JSON object: pass a class or a JSON Schema "
             "as response_format, not 'json_object'",
@@ -337,15 +344,17 @@ def _output_format(provider: str, format_: ResponseFormat) -> dict[str, Any]:
         told = {name: node.pop(name) for name in _UNENFORCED & set(node)}
         if node.get("minItems", 0) not in (0, 1):
             told["minItems"] = node.pop("minItems")
+        if _UNENFORCED_PATTERN.search(str(node.get("pattern", ""))):
+            told["pattern"] = node.pop("pattern")
         return described(node, told)
 
-    return {"type": "json_schema", "schema": rewritten(format_.schema, enforced)}
+    return {"type": "json_schema", "schema": rewritten(schema, enforced)}
 
 
 def _messages(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns; tool results become user turns, neighbours of one role are joined."""
     turns: list[dict[str, Any]] = []
-    for message in messages:
+    for message in with_fitting_ids(messages, _CALL_ID):
         role = "assistant" if message.role == "assistant" else "user"
         blocks = _blocks(provider, message)
         if turns and turns[-1]["role"] == role:

@@ -202,16 +202,19 @@ class Provider(ABC):
             self._check(field, isinstance(getattr(self, field), str), "a str")
         self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
         keys = self.key_env
-        named = isinstance(keys, tuple) and all(isinstance(key, str) and key for key in keys)
-        self._check("key_env", named, "a tuple of names")
+        named = isinstance(keys, tuple) and all(map(_is_variable, keys))
+        # Not shown, for it may be the key itself.
+        self._check("key_env", named, "a tuple of names of variables", shown=False)
+        for field in ("model_env", "base_url_env"):
+            self._check(field, _is_variable(getattr(self, field)), "a variable's name")
         self._of_row(check_header, self.auth_header, f"{self.auth_prefix}key")
 
-    def _check(self, field: str, right: bool, what: str) -> None:
+    def _check(self, field: str, right: bool, what: str, *, shown: bool = True) -> None:
+        """Refuse a field that is not right; what may be a secret is not shown."""
         if not right:
             value = getattr(self, field)
-            raise ConfigurationError(
-                f"the row {self.name!r}: {field} must be {what}, not {value!r}"
-            )
+            given = f", not {value!r}" if shown else ""
+            raise ConfigurationError(f"the row {self.name!r}: {field} must be {what}{given}")
 
     def _of_row(self, check: Callable[..., T], *values: object) -> T:
         """Check values; say in the error whose they are."""
@@ -464,6 +467,11 @@ class Provider(ABC):
             provider=self.name,
             request_id=request_id(headers),
         )
+
+
+def _is_variable(name: object) -> bool:
+    """Whether that can be the name of an environment variable."""
+    return isinstance(name, str) and bool(re.fullmatch("[A-Za-z0-9_]+", name))
 
 
 def then_raise(events: Iterable[Event], error: Exception) -> Iterator[Event]:

@@ -31,12 +31,14 @@ GATEWAYS = (
         base_url_suffix="/openai/v1",
         auth_header="api-key",
         auth_prefix="",
+        call_ids=".{1,40}",
     ),
     # https://docs.mistral.ai/api; it refuses `stream_options` (422), and tells the usage unasked.
     OpenAI(
         "mistral",
         base_url="https://api.mistral.ai/v1",
         model="mistral-medium-latest",
+        call_ids="[a-zA-Z0-9]{9}",
         checked=_CHECKED,
         max_tokens_field="max_tokens",
         ask_usage=False,

@@ -210,8 +210,8 @@ class Gemini(Provider):
         }
         if chat.response_format is not None:
             config["responseMimeType"] = "application/json"
-            if chat.response_format.schema is not None:
-                config["responseJsonSchema"] = chat.response_format.schema
+            if (schema := chat.response_format.described_schema()) is not None:
+                config["responseJsonSchema"] = schema
         if config:
             body["generationConfig"] = config
         if chat.tools:
@@ -467,11 +467,12 @@ def _media_part(media: Media) -> dict[str, Any]:
             raise ConfigurationError(
                 f"gemini knows an uploaded file by its URI, not by {media.file_id!r}"
             )
-        return {"fileData": {"fileUri": media.file_id}}
+        told = {"mimeType": media.media_type} if media.media_type else {}
+        return {"fileData": {**told, "fileUri": media.file_id}}
     if media.media_type is None:
         raise ConfigurationError(
             f"gemini must be told the media type of {media.url!r}, and its name does not tell it: "
-            "pass the bytes"
+            "pass media_type=..., or the bytes"
         )
     return {"fileData": {"mimeType": media.media_type, "fileUri": media.url}}
 

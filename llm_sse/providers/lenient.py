@@ -24,6 +24,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+_CONSTANTS = {"-Infinity": float("-inf")}
 
 
 def lenient_decode(data: str, type_: type[T], decoder: msgspec.json.Decoder[T]) -> T | Any:
@@ -49,7 +50,8 @@ def decode_json(data: str) -> Any:
     """Decode JSON, also where it is only JavaScript's idea of it.
 
     Gateways written in JavaScript or Python have been seen to cut an emoji between its two
-    surrogates, and to print `NaN`. Half a character becomes U+FFFD, a number that is none `None`.
+    surrogates, and to print `NaN`. Half a character becomes U+FFFD, a number that is none `None`;
+    `-Infinity` is one, the logarithm of a probability of zero.
 
     Raises:
         ProtocolError: It is not JSON in anybody's reading.
@@ -59,7 +61,7 @@ def decode_json(data: str) -> Any:
     except (msgspec.DecodeError, RecursionError) as error:
         complaint = f"not valid JSON in the stream: {error}: {data[:200]!r}"
     try:
-        return map_strings(_without_surrogates, json.loads(data, parse_constant=lambda _: None))
+        return map_strings(_without_surrogates, json.loads(data, parse_constant=_CONSTANTS.get))
     except (ValueError, RecursionError):
         raise ProtocolError(complaint) from None
 

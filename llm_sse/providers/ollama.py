@@ -18,7 +18,6 @@ Source: https://docs.ollama.com/api/chat, https://docs.ollama.com/api/errors
 
 from __future__ import annotations
 
-import binascii
 import dataclasses
 import ipaddress
 import re
@@ -37,6 +36,7 @@ from ..chat import (
     Tool,
     check_base_url,
     json_arguments,
+    own_reasoning,
     redact_url,
 )
 from ..completion import Completion
@@ -56,6 +56,7 @@ from ..events import (
     Usage,
 )
 from ..logprobs import token_object, tokens_event
+from ..media import read_media
 from ..ndjson import NDJSONDecoder, encode_ndjson
 from ..sse import ServerSentEvent
 from .base import (
@@ -70,7 +71,7 @@ from .base import (
     then_raise,
 )
 from .calls import ToolCallBuilder
-from .lenient import decode_json, lenient_decode, prepare
+from .lenient import decode_json, lenient_decode, prepare, text_or_none
 from .refusals import decode_body, error_text, is_listed_error
 from .whole import WholeAnswer
 
@@ -95,7 +96,6 @@ _NO_MODEL = re.compile(
     r"""\bmodel\b\s*(?:['"`](?P<model>[^'"`]+)['"`])?.{0,200}?\bnot (?:found|exist)""",
     re.IGNORECASE | re.DOTALL,
 )
-_DATA_URL = re.compile(r"data:[^,]*;base64,(?P<base64>.*)", re.IGNORECASE | re.DOTALL)
 #: How the names of all figures beside a message end.
 _FIGURES = ("_count", "_duration")
 _PORT = 11434
@@ -180,7 +180,7 @@ class Ollama(Provider):
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/api/chat`; `stream` is said, for Ollama streams by default."""
-        messages = _messages(chat.messages)
+        messages = _messages(self.name, chat.messages)
         if chat.system:
             messages.insert(0, {"role": "system", "content": chat.system})
         body: dict[str, Any] = {
@@ -205,7 +205,7 @@ class Ollama(Provider):
         if chat.tools and chat.tool_choice != "none":
             body["tools"] = [_tool(tool) for tool in chat.tools]
         if chat.response_format is not None:
-            schema = chat.response_format.schema
+            schema = chat.response_format.described_schema()
             body["format"] = "json" if schema is None else schema
         if chat.logprobs is not None:
             body["logprobs"] = True
@@ -341,7 +341,7 @@ def _address(value: str) -> str:
     ).geturl()
 
 
-def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
+def _messages(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns; a tool's result names its tool, by the call that it answers."""
     turns: list[dict[str, Any]] = []
     names: dict[str, str] = {}
@@ -355,6 +355,8 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
                 turn["tool_call_id"] = message.tool_call_id
         elif message.name:
             raise ConfigurationError("ollama takes no name of a speaker; write it into the text")
+        if message.role == "assistant" and (thinking := _thoughts(provider, message)):
+            turn["thinking"] = thinking
         calls = []
         for call in message.tool_calls or []:
             id_, name, arguments = json_arguments(call)
@@ -369,6 +371,15 @@ def _messages(messages: Iterable[Message]) -> list[dict[str, Any]]:
     return turns
 
 
+def _thoughts(provider: str, message: Message) -> str:
+    """Return the thinking of a turn, as Ollama told it: it wants it back beside the calls.
+
+    Source: https://docs.ollama.com/capabilities/streaming
+    """
+    details = own_reasoning(message, provider)
+    return "".join(text_or_none(detail.get("text")) or "" for detail in details)
+
+
 def _content(message: Message) -> dict[str, Any]:
     """Join the text parts; put the images beside them."""
     if not isinstance(message.content, list):
@@ -380,7 +391,7 @@ def _content(message: Message) -> dict[str, Any]:
         if kind == "text" and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif kind == "image_url":
-            images.append(_image(part.get("image_url")))
+            images.append(_image(part))
         else:
             raise ConfigurationError(
                 f"ollama does not take a content part of type {kind!r}; it takes text, and images "
@@ -392,19 +403,16 @@ def _content(message: Message) -> dict[str, Any]:
     return content
 
 
-def _image(image: Any) -> str:
-    """Return the base64 text in a data: URL."""
-    url = image.get("url") if isinstance(image, Mapping) else image
-    found = _DATA_URL.fullmatch(url) if isinstance(url, str) else None
-    if found is None:
+def _image(part: Mapping[str, Any]) -> str:
+    """Return the base64 text of a picture; Ollama has no place for anything beside it."""
+    media = read_media(part)
+    if media is None or media.data is None:
         raise ConfigurationError(
             "ollama fetches no images: pass a data: URL such as data:image/png;base64,..."
         )
-    try:
-        binascii.a2b_base64(found["base64"])
-    except ValueError as error:
-        raise ConfigurationError(f"an image's data: URL is not base64: {error}") from None
-    return found["base64"]
+    if media.beside:
+        raise ConfigurationError(f"ollama takes nothing beside an image: {sorted(media.beside)}")
+    return media.data
 
 
 def _tool(tool: Tool | dict[str, Any]) -> dict[str, Any]:

@@ -51,6 +51,7 @@ from ..events import (
     Usage,
 )
 from ..logprobs import says_something, token_object, tokens_event
+from ..media import without_media_type
 from ..sse import ServerSentEvent, encode_sse
 from ..structured import ResponseFormat
 from .base import (
@@ -63,6 +64,7 @@ from .base import (
     normalised,
     then_raise,
 )
+from .call_ids import with_fitting_ids
 from .calls import ToolCallBuilder
 from .lenient import (
     decode_json,
@@ -195,15 +197,19 @@ class OpenAI(Provider):
         query: What follows the URL's question mark, such as `api-version=2024-10-21`.
         json_schema: Whether it takes a JSON Schema; else the schema goes into the instructions,
             and any JSON object is asked for.
+        call_ids: A regular expression that fits each identifier of a call which this server takes;
+            others, and those that come again, are replaced. Empty where it takes all of them.
     """
 
     max_tokens_field: str = "max_completion_tokens"
-    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
+    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
     wants_back: tuple[str, ...] = ()
     ask_usage: bool = True
-    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
-    query: str = ""
+    # What a caller puts there may be a secret, and is not shown.
+    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
+    query: str = dataclasses.field(default="", repr=False)
     json_schema: bool = True
+    call_ids: str = ""
 
     format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
@@ -213,17 +219,26 @@ class OpenAI(Provider):
         """Check the fields of this format, too."""
         super().__post_init__()
         self._check("max_tokens_field", bool(text_or_none(self.max_tokens_field)), "a field's name")
-        known = isinstance(self.wants_back, tuple) and set(self.wants_back) <= _GIVEN_BACK
+        # One by one and by comparison, for what is none of them need not be hashable.
+        known = isinstance(self.wants_back, tuple) and all(
+            name in tuple(_GIVEN_BACK) for name in self.wants_back
+        )
         self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
-        self._check("ask_usage", isinstance(self.ask_usage, bool), "a bool")
+        for field in ("ask_usage", "json_schema"):
+            self._check(field, isinstance(getattr(self, field), bool), "a bool")
         for field in ("tools_body", "body"):
-            self._check(field, isinstance(getattr(self, field), Mapping), "a dict")
+            right = isinstance(getattr(self, field), Mapping)
+            self._check(field, right, "a dict", shown=False)
+        self._check("call_ids", _is_pattern(self.call_ids), "a regular expression")
         plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
-        self._check("query", plain, "what follows the '?'")
+        self._check("query", plain, "what follows the '?', without spaces", shown=False)
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/chat/completions`, with the usage asked for."""
-        messages: list[Any] = [self._message(message) for message in chat.messages]
+        turns: Iterable[Message] = chat.messages
+        if self.call_ids:
+            turns = with_fitting_ids(turns, self.call_ids)
+        messages: list[Any] = [self._message(message) for message in turns]
         if system := self._system(chat):
             messages.insert(0, {"role": "system", "content": system})
         body: dict[str, Any] = {
@@ -261,7 +276,7 @@ class OpenAI(Provider):
         format_ = chat.response_format
         if self.json_schema or format_ is None or format_.schema is None:
             return chat.system
-        schema = msgspec.json.encode(format_.schema).decode()
+        schema = msgspec.json.encode(format_.described_schema()).decode()
         asked = f"Answer with one JSON object that is valid against this JSON Schema:\n{schema}"
         return f"{chat.system}\n\n{asked}" if chat.system else asked
 
@@ -293,8 +308,10 @@ class OpenAI(Provider):
         encoded["role"] = message.role
         encoded.setdefault("content", None)
         encoded.pop("reasoning_details", None)
-        if message.role == "tool" and isinstance(message.content, list):
-            _check_result(self.name, message.content)
+        if isinstance(message.content, list):
+            if message.role == "tool":
+                _check_result(self.name, message.content)
+            encoded["content"] = [without_media_type(part) for part in encoded["content"]]
         if message.tool_calls:
             encoded["tool_calls"] = [self._call(call) for call in encoded["tool_calls"]]
         details = own_reasoning(message, self.name, *_FORMATS)
@@ -445,6 +462,14 @@ class OpenAI(Provider):
     def error_body(self, error: APIError) -> bytes:
         """Write `{"error": {"message", "type", "param", "code"}}`."""
         return msgspec.json.encode(_error_object(error))
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (TypeError, re.error):
+        return False
+    return isinstance(value, str)
 
 
 def _check_result(name: str, parts: list[dict[str, Any]]) -> None:

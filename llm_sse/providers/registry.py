@@ -18,13 +18,23 @@ from .base import Provider
 if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
-__all__ = ["PROVIDERS", "find_provider", "provider_names", "register_provider"]
+__all__ = [
+    "PROVIDERS",
+    "find_provider",
+    "provider_names",
+    "register_provider",
+    "unused_offers",
+]
 
 _GROUP = "llm_sse.providers"
 
 #: The rows by name, in the order in which they are listed to people.
 PROVIDERS: dict[str, Provider] = {}
 _lock = threading.Lock()
+#: The names that entry points gave, as far as they were loaded.
+_installed: dict[str, Provider] = {}
+#: What a thread is loading.
+_loading = threading.local()
 
 
 def register_provider(row: Provider, *, replace: bool = False) -> None:
@@ -70,12 +80,23 @@ def find_provider(name: object) -> Provider:
         )
     loaded = _loaded(offers[0])
     with _lock:  # not while loading: what is loaded may register rows itself
+        _installed[loaded.name] = loaded
         return PROVIDERS.setdefault(loaded.name, loaded)
 
 
 def provider_names() -> list[str]:
     """Return the names of all rows, those of entry points that were not loaded yet included."""
     return list(dict.fromkeys([*PROVIDERS, *(offer.name for offer in _offers())]))
+
+
+def unused_offers() -> list[str]:
+    """Say of each entry point that nobody gets, because a row of its name was there before."""
+    return [
+        f"the provider {offer.name!r} of {_origin(offer)} is not used: there is a row of that name "
+        "already"
+        for offer in _offers()
+        if offer.name in PROVIDERS and PROVIDERS[offer.name] is not _installed.get(offer.name)
+    ]
 
 
 def _offers() -> list[EntryPoint]:
@@ -91,14 +112,20 @@ def _loaded(offer: EntryPoint) -> Provider:
         ConfigurationError: It cannot be loaded, is no row, or is one of another name.
     """
     whose = f"the provider {offer.name!r} of {_origin(offer)}"
+    names: set[str] = _loading.__dict__.setdefault("names", set())
+    if offer.name in names:
+        raise ConfigurationError(f"{whose} asks for itself while it is loaded")
+    names.add(offer.name)
     try:
         row: Any = offer.load()
         if callable(row) and not isinstance(row, Provider):
             row = row()
-    except Exception as error:  # the other distribution's own
+    except (Exception, SystemExit) as error:  # the other distribution's own
         raise ConfigurationError(
             f"{whose} cannot be loaded: {type(error).__name__}: {error}"
         ) from error
+    finally:
+        names.remove(offer.name)
     if not isinstance(row, Provider):
         raise ConfigurationError(
             f"{whose} must be a Provider or a function that returns one, {_not(row)}"

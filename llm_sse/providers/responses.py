@@ -34,7 +34,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -44,7 +44,7 @@ from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest
 from ..completion import Completion
-from ..errors import APIError, ConfigurationError
+from ..errors import APIError, ConfigurationError, ProtocolError
 from ..events import (
     Citation,
     Event,
@@ -54,6 +54,7 @@ from ..events import (
     RefusalDelta,
     StreamStart,
     TextDelta,
+    ToolCall,
     ToolCallDelta,
     Unknown,
     Usage,
@@ -267,6 +268,14 @@ class Responses(Provider):
         status = answer.get("status")
         if not (isinstance(answer.get("output"), list) or answer.get("object") == "response"):
             return [answer]
+        if status in ("queued", "in_progress"):
+            id_ = text_or_none(answer.get("id"))
+            raise ProtocolError(
+                f"{self.name}: the response {id_ or '(without id)'} is {status}: it runs on in the "
+                "background, and is not asked for again; stream it (stream=True), or fetch it with "
+                f"GET .../responses/{id_ or 'ID'}",
+                provider=self.name,
+            )
         known = isinstance(status, str) and status in _STATUSES
         return [{"type": f"response.{status if known else 'completed'}", "response": answer}]
 
@@ -409,10 +418,15 @@ class _Item(_Told):
 class _Rest:
     """What goes beyond what has been told, while all of it is said again in its order.
 
-    A text that is not what was told cannot be compared with it: then its kind is left as told.
+    A text that is not what was told is compared with it part by part, because the pieces of several
+    parts may come by turns. Where that does not fit, either, its kind is left as told.
+
+    Attributes:
+        item: The item that is said again, where it is known.
     """
 
     def __init__(self, told: _Told) -> None:
+        self.item = told if isinstance(told, _Item) else None
         self._texts = {kind: "".join(pieces) for kind, pieces in told.texts.items()}
         self._counts = dict(told.counts)
         self._at: Counter[str] = Counter()
@@ -422,8 +436,22 @@ class _Rest:
         """Whether any text of this kind has been told."""
         return bool(self._texts.get(kind))
 
-    def text(self, kind: str, whole: str) -> str:
-        """Return what of the next text of a kind has not been told."""
+    def by_part(self, kind: str, wholes: Mapping[int, str]) -> dict[int, str] | None:
+        """Return what of each part of the item has not been told; `None` if that cannot be said."""
+        parts = {} if self.item is None else self.item.parts
+        told = {at: "".join(pieces) for (of, at), pieces in parts.items() if of == kind and pieces}
+        if not told or any(not wholes.get(at, "").startswith(said) for at, said in told.items()):
+            return None
+        return {at: whole[len(told.get(at, "")) :] for at, whole in wholes.items()}
+
+    def text(self, kind: str, whole: str, tail_of_part: str | None = None) -> str:
+        """Return what of the next text of a kind has not been told.
+
+        Args:
+            kind: The kind of text.
+            whole: The text.
+            tail_of_part: What of it has not been told, if its part alone is looked at.
+        """
         told, at = self._texts.get(kind, ""), self._at[kind]
         if told.startswith(whole, at):
             self._at[kind] += len(whole)
@@ -432,6 +460,8 @@ class _Rest:
             return ""
         tail = told[at:]
         if not whole.startswith(tail):
+            if tail_of_part is not None:
+                return tail_of_part
             self._differing.add(kind)
             return ""
         self._at[kind] = len(told)
@@ -446,13 +476,26 @@ class _Rest:
 class _Call(ToolCallBuilder):
     """One tool call."""
 
-    __slots__ = ("closed", "given", "item_id")
+    __slots__ = ("closed", "custom", "given", "item_id")
 
     def __init__(self, index: int, item_id: str | None) -> None:
         super().__init__(index, None, "")
         self.item_id = item_id
         self.closed = False
+        self.custom = False
         self.given = ""
+
+    def build(self) -> ToolCall:
+        """Return the complete call; what a custom tool is given is no JSON, but any text."""
+        if self.custom:
+            return ToolCall(self.id, self.name, {}, self.text, kind="custom")
+        return super().build()
+
+    def is_told_by(self, raw: dict[str, Any]) -> bool:
+        """Whether a complete item only repeats this call."""
+        id_, whole = text_or_none(raw.get("id")), _arguments(raw)
+        same_id = id_ is not None and id_ == self.item_id
+        return not self.closed or same_id or not whole or _value(whole) == _value(self.text)
 
 
 class _Decoder:
@@ -742,24 +785,22 @@ class _Decoder:
                 self._count(kind, item)
             if event is not None:
                 events.append(event)
+        if raw["type"] == "message":  # the whole response will be compared with this
+            for at, (kind, whole) in enumerate(_texts(raw)):
+                item.parts[kind, at] = [whole]
         return events
 
     def _whole_output(self, output: list[dict[str, Any]]) -> list[Event]:
         """Tell what of the whole answer has not been told."""
         events: list[Event] = []
         rest = _Rest(self._told)
-        begun = len(self._calls)
-        whole = sum(text_or_none(item.get("type")) in _CALLS for item in output)
-        place = 0
+        told = iter(self._told_calls([raw for raw in output if _is_call(raw)]))
         for index, raw in enumerate(output):
             kind = text_or_none(raw.get("type"))
-            if kind in _CALLS:
-                call = self._by_call_id.get(_call_id(raw) or "")
-                if call is None and whole <= begun:
-                    call = self._calls[place]  # its identifier changed on the way
-                events += self._closed(call or self._new_call(index, raw), raw)
-                place += 1
+            if _is_call(raw):
+                events += self._closed(next(told) or self._new_call(index, raw), raw)
             elif kind in ("message", "reasoning"):
+                rest.item = self._look_up(kind, index, text_or_none(raw.get("id")))
                 events += [event for *_, event in _beyond(raw, rest) if event is not None]
             elif rest.is_new("item"):
                 done = {"type": "response.output_item.done", "output_index": index, "item": raw}
@@ -768,9 +809,30 @@ class _Decoder:
 
     # Calls
 
+    def _told_calls(self, output: list[dict[str, Any]]) -> list[_Call | None]:
+        """Find the call that each of the answer's is; each is one of them at most.
+
+        Several may have one identifier: then the item's own tells them apart, or their order.
+        """
+        free = list(self._calls)
+        found: list[_Call | None] = [None] * len(output)
+        marks: tuple[Callable[[_Call, dict[str, Any]], bool], ...] = (
+            lambda call, raw: _call_id(raw) == call.id and raw.get("id") == call.item_id,
+            lambda call, raw: _call_id(raw) == call.id,
+        )
+        for fits in marks:
+            for at, raw in enumerate(output):
+                if found[at] is None and _call_id(raw) is not None:
+                    found[at] = next((call for call in free if fits(call, raw)), None)
+                    free = [call for call in free if call is not found[at]]
+        if len(output) <= len(self._calls):  # identifiers that changed on the way
+            found = [call or (free.pop(0) if free else None) for call in found]
+        return found
+
     def _new_call(self, index: int | None, raw: dict[str, Any]) -> _Call:
         id_ = text_or_none(raw.get("id"))
         call = _Call(len(self._calls), id_)
+        call.custom = raw.get("type") == "custom_tool_call"
         self._calls.append(call)
         self._register("call", index, id_, call)
         return call
@@ -787,6 +849,8 @@ class _Decoder:
         call: _Call | None = self._look_up("call", wire.output_index, text_or_none(raw.get("id")))
         if call is None or not _is_same(call, raw):
             call = self._by_call_id.get(_call_id(raw) or "")
+        if call is not None and not call.is_told_by(raw):
+            call = None  # servers give one identifier to several calls
         if call is None and wire.output_index is None:
             latest: _Call | None = self._items.get(("call", None, None))
             open_ = latest is not None and not latest.closed and _is_same(latest, raw)
@@ -798,7 +862,9 @@ class _Decoder:
         if call is None and wire.output_index is None:
             call = self._items.get(("call", None, None))
         if call is None:
-            call = self._new_call(wire.output_index, {"id": wire.item_id})
+            custom = wire.type.startswith("response.custom_tool_call")
+            type_ = "custom_tool_call" if custom else "function_call"
+            call = self._new_call(wire.output_index, {"id": wire.item_id, "type": type_})
         return call
 
     def _arguments(self, wire: _Wire) -> Iterable[Event]:
@@ -841,7 +907,7 @@ class _Decoder:
         events = self._fragment(call, "", {"call_id": call.item_id})
         if whole.startswith(told):
             events += self._fragment(call, whole[len(told) :], {})
-        elif whole and call.build().error is not None:
+        elif whole and (call.custom or call.build().error is not None):
             call.pieces = [whole]
         return [*events, call.build()]
 
@@ -862,6 +928,18 @@ def _is_same(call: _Call, raw: dict[str, Any]) -> bool:
     return (call.id is None or id_ is None or call.id == id_) and (
         not call.name or name is None or call.name == name
     )
+
+
+def _is_call(raw: dict[str, Any]) -> bool:
+    return text_or_none(raw.get("type")) in _CALLS
+
+
+def _value(text: str) -> Any:
+    """Return what a call's arguments say, however they are spelt."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, RecursionError):
+        return text
 
 
 def _call_id(raw: dict[str, Any]) -> str | None:
@@ -886,12 +964,14 @@ def _texts(raw: dict[str, Any]) -> list[tuple[str, str]]:
                 (kind, text_or_none(part.get("text")) or "") for part in objects_in(raw.get(name))
             ]
         return texts
-    for part in objects_in(raw.get("content")):
-        kind = "refusal" if part.get("type") == "refusal" else "text"
-        texts.append(
-            (kind, text_or_none(part.get("refusal" if kind == "refusal" else "text")) or "")
-        )
+    texts += map(_text_of, objects_in(raw.get("content")))
     return texts
+
+
+def _text_of(part: dict[str, Any]) -> tuple[str, str]:
+    """Return the kind of a message's part, and its text."""
+    kind = "refusal" if part.get("type") == "refusal" else "text"
+    return kind, text_or_none(part.get(kind)) or ""
 
 
 def _beyond(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event | None]]:
@@ -916,22 +996,27 @@ def _beyond(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event 
     if (signature or redacted) and rest.is_new("seal"):
         text = "".join(text for _, text in told)
         yield from ((kind, text, None) for kind, text in told)
-        yield "seal", "", ReasoningDelta(text, signature, redacted)
+        id_ = text_or_none(raw.get("id")) if redacted else None
+        yield "seal", "", ReasoningDelta(text, signature, redacted, id_)
     else:
         yield from ((kind, text, ReasoningDelta(text)) for kind, text in told)
 
 
 def _beyond_message(raw: dict[str, Any], rest: _Rest) -> Iterable[tuple[str, str, Event | None]]:
-    for part in objects_in(raw.get("content")):
+    content = objects_in(raw.get("content"))
+    said = {at: _text_of(part) for at, part in enumerate(content)}
+    tails = {
+        kind: rest.by_part(kind, {at: text for at, (of, text) in said.items() if of == kind})
+        for kind in ("text", "refusal")
+    }
+    for at, part in enumerate(content):
         type_ = text_or_none(part.get("type")) or "content_part"
         if type_ not in _KNOWN_PARTS:
             if rest.is_new("part"):
                 yield "part", "", Unknown(type_, part)
             continue
-        kind = "refusal" if type_ == "refusal" else "text"
-        text = rest.text(
-            kind, text_or_none(part.get("refusal" if kind == "refusal" else "text")) or ""
-        )
+        kind, whole = said[at]
+        text = rest.text(kind, whole, (tails[kind] or {}).get(at))
         if text:
             yield kind, text, _TEXT_EVENTS[kind](text)
         logprobs = part.get("logprobs")

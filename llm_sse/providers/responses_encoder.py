@@ -132,7 +132,8 @@ def _message_item(number: int, parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 def _reasoning_item(number: int, event: ReasoningDelta) -> dict[str, Any]:
     summary = [{"type": "summary_text", "text": event.text}] if event.text else []
-    item: dict[str, Any] = {"id": f"rs_{number}", "type": "reasoning", "summary": summary}
+    id_ = event.id or f"rs_{number}"
+    item: dict[str, Any] = {"id": id_, "type": "reasoning", "summary": summary}
     if event.redacted is not None:
         item["encrypted_content"] = event.redacted
     if event.signature is not None:
@@ -140,7 +141,16 @@ def _reasoning_item(number: int, event: ReasoningDelta) -> dict[str, Any]:
     return item
 
 
-def _function_item(number: int, call: ToolCall) -> dict[str, Any]:
+def _call_item(number: int, call: ToolCall) -> dict[str, Any]:
+    if call.kind == "custom":
+        return {
+            "id": f"ctc_{number}",
+            "type": "custom_tool_call",
+            "status": "completed",
+            "call_id": call.id or f"call_{number}",
+            "name": call.name,
+            "input": call.arguments_text,
+        }
     return {
         "id": f"fc_{number}",
         "type": "function_call",
@@ -172,7 +182,7 @@ def output_items(completion: Completion) -> list[dict[str, Any]]:
     if parts:
         output.append(_message_item(len(output), parts))
     for call in completion.tool_calls:
-        output.append(_function_item(len(output), call))
+        output.append(_call_item(len(output), call))
     return output
 
 
@@ -327,7 +337,7 @@ class Encoder:
         if call is None:
             out = self._close()
             place = len(self._output)
-            item = _function_item(place, ToolCall(delta.id, delta.name or "", {}, ""))
+            item = _call_item(place, ToolCall(delta.id, delta.name or "", {}, ""))
             out += self._add(item)
             call = self._calls[delta.index] = _OpenCall(place, item)
         if not delta.arguments:
@@ -341,6 +351,10 @@ class Encoder:
         """Close the call whose fragments were sent; send another one whole."""
         out = b""
         index = self._index_of(call)
+        if index is None and call.kind == "custom":
+            out = self._close()
+            out += self._add(_call_item(len(self._output), call))
+            return out + self._done(len(self._output) - 1)
         if index is None:
             index = -1  # no fragment has it
             out = self._fragment(ToolCallDelta(index, call.id, call.name, call.arguments_text))

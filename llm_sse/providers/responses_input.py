@@ -9,20 +9,24 @@ import msgspec
 
 from ..chat import Message, Tool, own_reasoning
 from ..errors import ConfigurationError
+from ..media import Media, read_media
 from ..structured import ResponseFormat
+from .call_ids import with_fitting_ids
 from .lenient import objects_in, text_or_none
 
 __all__ = ["input_items", "last_user_text", "text_format", "tool_choice_object", "tool_object"]
 
 #: How gateways call the reasoning that this format seals.
 _REASONING = "openai-responses-v1"
+#: The identifiers of calls that it takes.
+_CALL_ID = ".{1,64}"
 
 
 def input_items(provider: str, messages: Iterable[Message]) -> list[dict[str, Any]]:
     """Translate the turns: calls and their results are items of their own."""
     items: list[dict[str, Any]] = []
     custom: set[Any] = set()
-    for message in messages:
+    for message in with_fitting_ids(messages, _CALL_ID):
         if message.role == "tool":
             items.append(_result(provider, message, custom))
             continue
@@ -45,13 +49,20 @@ def input_items(provider: str, messages: Iterable[Message]) -> list[dict[str, An
 def _sealed(provider: str, message: Message) -> Iterable[dict[str, Any]]:
     """Hand back the encrypted reasoning of a turn, before what followed from it.
 
-    What can be read of it is in there, too: the summary may be left empty.
+    What could be read of it goes with it: what stands before a seal is its summary. What has no
+    seal is not sent.
 
     Source: https://platform.openai.com/docs/guides/reasoning#encrypted-reasoning-items
     """
+    summary: list[dict[str, Any]] = []
     for detail in own_reasoning(message, provider, _REASONING):
+        if said := text_or_none(detail.get("text")):
+            summary.append({"type": "summary_text", "text": said})
         if sealed := text_or_none(detail.get("data")):
-            yield {"type": "reasoning", "summary": [], "encrypted_content": sealed}
+            id_ = text_or_none(detail.get("id"))
+            marks = {"id": id_} if id_ else {}
+            yield {"type": "reasoning", **marks, "summary": summary, "encrypted_content": sealed}
+            summary = []
 
 
 def _result(provider: str, message: Message, custom: set[Any]) -> dict[str, Any]:
@@ -93,21 +104,37 @@ def _parts(provider: str, message: Message) -> list[dict[str, Any]]:
     for part in message.content or []:
         if part.get("type") == "text":
             parts.append({**part, "type": kind})
-        elif part.get("type") == "image_url":
-            image = part.get("image_url")
-            image = image if isinstance(image, dict) else {"url": image}
-            detail = image.get("detail") or "auto"
-            parts.append({"type": "input_image", "image_url": image.get("url"), "detail": detail})
-        elif part.get("type") == "file" and isinstance(part.get("file"), dict):
-            parts.append({"type": "input_file", **part["file"]})
         elif part.get("type") == "input_audio":
             raise ConfigurationError(
                 f"{provider} takes no content part of type 'input_audio'; a provider that speaks "
                 "Chat Completions may"
             )
+        elif (media := read_media(part, also=("detail",))) is not None:
+            parts.append({**_media_part(provider, part, media), **media.beside})
         else:
             parts.append(part)
     return parts
+
+
+def _media_part(provider: str, part: Mapping[str, Any], media: Media) -> dict[str, Any]:
+    """Write a picture or a file; an address has a field of its own there.
+
+    Source: https://platform.openai.com/docs/guides/file-inputs
+    """
+    if media.url is not None and not media.url.lower().startswith(("http://", "https://")):
+        raise ConfigurationError(f"{provider} fetches no {media.url[:80]!r}; pass the bytes")
+    source = media.url or f"data:{media.media_type};base64,{media.data}"
+    inner = part[media.kind]
+    detail = inner.get("detail") if isinstance(inner, Mapping) else None
+    if media.kind == "image_url":
+        return {"type": "input_image", "image_url": source, "detail": detail or "auto"}
+    file = {"type": "input_file"}
+    if media.file_id is not None:
+        file["file_id"] = media.file_id
+    else:
+        file["file_url" if media.url else "file_data"] = source
+    named = {"filename": media.filename, "detail": detail}
+    return {**file, **{name: value for name, value in named.items() if value is not None}}
 
 
 def tool_object(tool: Tool | dict[str, Any]) -> dict[str, Any]:

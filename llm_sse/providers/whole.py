@@ -24,6 +24,9 @@ class WholeAnswer:
 
     content_type = "application/json"
 
+    #: The beginning of a body that was complete JSON, whatever it says; empty before that.
+    beginning = b""
+
     def __init__(
         self,
         retold: Callable[[dict[str, Any]], Iterable[Any]],
@@ -51,6 +54,7 @@ class WholeAnswer:
         body, self._body = bytes(self._body), bytearray()
         try:
             answer = decode_json(body.decode("utf-8", "replace"))
+            self.beginning = body[:1024]
         except ProtocolError:
             answer = None
         if not isinstance(answer, dict):

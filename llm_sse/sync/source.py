@@ -21,6 +21,7 @@ from ..events import CONTENT, Event, Finish, Resumed, Retrying
 from ..providers.base import Decoder, Frames, Provider
 from ..providers.lenient import map_strings
 from ..providers.refusals import request_id
+from ..providers.whole import WholeAnswer
 from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
@@ -108,11 +109,10 @@ class EventSource:
         self._channel = channel
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
-        secrets = secrets_of(key, {**own, **headers})
-        self._redaction = Redaction(secrets)
-        self._secrets = secrets
         self._recorder: Recorder | NotRecorded = NotRecorded()
         self._request = self._written(chat)
+        self._secrets = secrets_of(key, {**own, **headers}, self._request)
+        self._redaction = Redaction(self._secrets)
 
     def record_to(self, recording: Recording) -> None:
         """Write everything that comes to a file, which is made now.
@@ -267,7 +267,7 @@ class EventSource:
         frames: Frames,
         decoder: Decoder,
         answered: Answered,
-        broken: ConnectionLost | None,
+        broken: StreamError | None,
     ) -> Iterator[Event]:
         """Yield what is left when the body is over; say what it means if it is over too early.
 
@@ -288,6 +288,12 @@ class EventSource:
                 if failure is None or type(event) is not Finish:
                     yield event
         except ConnectionLost as error:
+            if broken is None and isinstance(frames, WholeAnswer) and frames.beginning:
+                whole = frames.beginning.decode("utf-8", "replace")
+                broken = ProtocolError(
+                    "the body is complete JSON, but no complete answer of this format; is base_url "
+                    f"right? It begins: {whole[:200]!r}"
+                )
             broken = broken or error
         else:
             broken = broken if over_before else None  # the answer is complete all the same

@@ -9,7 +9,6 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
 from types import TracebackType
@@ -44,11 +43,6 @@ __all__ = [
     "stream_openai",
     "stream_sync",
 ]
-
-
-#: msgspec prepares a caller's type when it is first used. Several threads that do so at once have
-#: been seen to crash the interpreter (as of 0.22), so one of them does it, before any answer comes.
-_preparing = threading.Lock()
 
 
 class TokenStream:
@@ -189,7 +183,7 @@ class TokenStream:
             return  # somebody has closed it
         problem = ending_problem(completion)
         if problem is None:
-            yield from growing.end()
+            yield from growing.end(cut=completion.finish_reason == "length")
             if growing.complete and growing.problem is None:
                 return
         failure = invalid_output(completion, problem, growing.problem)
@@ -425,8 +419,7 @@ def _candidate(
     try:
         if model is not None and not isinstance(model, str):
             raise ConfigurationError(f"model must be a str, not {type(model).__name__}")
-        with _preparing:
-            format_ = read_format(question["response_format"])
+        format_ = read_format(question["response_format"])
         chat = make_chat(
             model=model if model is not None else row.find_model(environ),
             extra_body=extra_body,
@@ -468,7 +461,9 @@ def complete_sync(prompt: str | None = None, **arguments: Any) -> Completion:
     """
     if "stream" in arguments:
         raise ConfigurationError("complete_sync never streams; leave stream= out")
-    return stream_sync(prompt, **{**arguments, "stream": False}).completion
+    answer = stream_sync(prompt, **{**arguments, "stream": False})
+    del arguments  # an error that the answer ends in has this frame, which must not hold the key
+    return answer.completion
 
 
 def stream_openai(prompt: str | None = None, **arguments: Any) -> TokenStream:

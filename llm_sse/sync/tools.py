@@ -8,29 +8,21 @@ result for each of its calls. Nothing here waits for anything but the streams an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from contextlib import closing
-from typing import Any, Literal, get_args
-
-import msgspec
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, get_args
 
 from ..chat import Message, make_message
-from ..completion import Completion, add_usage, assistant_turn
-from ..errors import ConfigurationError, StreamClosed, StreamError, TooManyRounds
-from ..events import Event, TextDelta, ToolCall, ToolResult, Usage
-from ..metrics import StreamMetrics
+from ..errors import ConfigurationError
+from ..events import Usage
 from ..tools import FunctionTool, Tool
-from .reader import Answered
 from .recorder import Recording
 from .stream import TokenStream, stream_sync
+from .tool_rounds import OnToolError, Rounds
 
 __all__ = ["ToolLoop", "run_tools"]
 
-OnToolError = Literal["send", "raise"]
-Ask = Callable[[list[Message], int], TokenStream]
-
-#: How much of what a model wrote is told to it again when it is no JSON, in characters.
-_SHOWN_CHARS = 1000
+#: What a `tool_choice` in a provider's own words says if the model need not call anything.
+_DEMANDS_NOTHING = frozenset({"auto", "none", "validated"})
 
 
 class ToolLoop(TokenStream):
@@ -39,13 +31,14 @@ class ToolLoop(TokenStream):
     It is read like a `TokenStream`: iterating it gives the text of all rounds, `events()`
     everything that is said in them, and a `ToolResult` after each call. `text()`, `parsed()` and
     `completion` are those of the last round, so are `metrics` and `request_id`; `partial()` begins
-    anew with each.
+    anew with each. A loop that was left, closed or interrupted before its end is a stream that was:
+    the `finish_reason` is `None`, also if it was a tool that was running.
 
     Thread: one reader, in whose thread the tools run; `close()` may be called from any thread. It
     does not interrupt a tool that is running: when that returns, the loop ends.
     """
 
-    def __init__(self, rounds: _Rounds, response_format: Any = None) -> None:
+    def __init__(self, rounds: Rounds, response_format: Any = None) -> None:
         # What runs does not know the loop that the caller holds: as with a single stream, dropping
         # it ends everything.
         super().__init__(rounds, response_format)
@@ -55,16 +48,19 @@ class ToolLoop(TokenStream):
     def messages(self) -> list[Message]:
         """The conversation so far: what was asked, and each answer with its results.
 
-        It can be sent to any provider. An answer that has not ended is not in it, nor one whose
-        calls `max_rounds` left without results.
+        It can be sent at every moment: an answer that calls tools comes into it together with all
+        results. If the loop ends while its tools run, by whatever, those that have not run have a
+        result that says so. An answer that has not ended is not in it, nor one of whose calls none
+        was begun, as with `max_rounds`. Only calls of tools without a function stand in it without
+        results: those are yours to add.
         """
         return list(self._rounds.messages)
 
     @property
     def usage(self) -> Usage | None:
         """What all rounds together cost; waits for the end like `completion`."""
-        answer = self.completion
-        return add_usage(self._rounds.earlier_usage, answer.usage)
+        _ = self.completion  # waits
+        return self._rounds.usage()
 
     def __repr__(self) -> str:
         return super().__repr__().replace("TokenStream", "ToolLoop", 1)
@@ -96,9 +92,9 @@ def run_tools(
         max_rounds: How many answers there may be at most.
         on_tool_error: `raise` lets a function's exception through instead of telling the model.
         arguments: Those of `stream_sync`, the same for every round: limits and retries count anew
-            in each. But a `tool_choice` that demands a call (`required`, or a tool's name) holds
-            for the first round only, because otherwise there would be no end. `record` gets all
-            rounds into one file.
+            in each. But a `tool_choice` that demands a call (`required`, a tool's name, or the
+            same in a provider's own words) holds for the first round only, because otherwise there
+            would be no end. `record` gets all rounds into one file.
 
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent. The loop itself ends in
@@ -116,202 +112,23 @@ def run_tools(
     def ask(messages: list[Message], number: int) -> TokenStream:
         """Open the stream of one round."""
         given = dict(arguments)
-        choice = given.get("tool_choice")
-        if number > 1 and isinstance(choice, str) and choice not in ("auto", "none"):
+        if number > 1 and _demands_a_call(given.get("tool_choice")):
             del given["tool_choice"]
         return stream_sync(messages=messages, tools=described, **given)
 
-    rounds = _Rounds(ask, conversation, functions, max_rounds, on_tool_error)
+    rounds = Rounds(ask, conversation, functions, max_rounds, on_tool_error)
     return ToolLoop(rounds, arguments.get("response_format"))
 
 
-class _Rounds:
-    """The rounds of a loop; to a `TokenStream` it is what a `Reader` is.
-
-    Attributes:
-        ended: Whether nothing more will be delivered.
-        error: What the loop ended with, if it was an error.
-        claimed: Whether somebody is reading.
-        stream: The round under way, or the last one.
-        messages: The conversation so far.
-        earlier_usage: What the rounds before this one cost.
-
-    Thread: one reader's; `close` is everybody's.
-    """
-
-    def __init__(
-        self,
-        ask: Ask,
-        messages: list[Message],
-        functions: Mapping[str, FunctionTool | None],
-        max_rounds: int,
-        on_tool_error: OnToolError,
-    ) -> None:
-        self.ended = False
-        self.error: BaseException | None = None
-        self.claimed = False
-        self.messages = messages
-        self.earlier_usage: Usage | None = None
-        self._ask = ask
-        self._functions = functions
-        self._max_rounds = max_rounds
-        self._raises = on_tool_error == "raise"
-        self.stream = ask(messages, 1)
-
-    def events(self) -> Generator[Event, None, None]:
-        """Yield the events of all rounds, and the results between them; leaving early closes all.
-
-        Raises:
-            StreamError: The one error that ended the loop.
-        """
-        self._claim()
-        try:
-            yield from self._events()
-        except StreamClosed:
-            if not self.ended:  # else somebody closed it before its first event could be read
-                raise
-        except Exception as error:
-            self.error = error
-            raise
-        finally:
-            self.claimed = False
-            self.close()
-
-    def tokens(self) -> Generator[str, None, None]:
-        """Yield the text of all rounds; leaving early closes all.
-
-        Raises:
-            StreamError: The one error that ended the loop.
-        """
-        with closing(self.events()) as events:
-            for event in events:
-                if type(event) is TextDelta:
-                    yield event.text
-
-    @property
-    def provider(self) -> str:
-        """The name of the provider that is asked in the round under way."""
-        return self.stream.provider
-
-    @property
-    def answered(self) -> Answered | None:
-        """How the provider answered in the round under way, if it has."""
-        return self.stream._reader.answered
-
-    def metrics(self) -> StreamMetrics:
-        """Return the pace of the round under way, or of the last one."""
-        return self.stream.metrics
-
-    def completion(self) -> Completion:
-        """Return what has been delivered of the round under way, or of the last one."""
-        return self.stream.completion
-
-    def wait_started(self, timeout_s: float | None) -> bool:
-        """Wait until the provider's status is known.
-
-        Raises:
-            StreamError: What the stream ended with instead.
-        """
-        return self.stream.wait_started(timeout_s)
-
-    def close(self) -> None:
-        """End the loop now, from any thread."""
-        self.ended = True
-        self.stream.close()
-
-    def _is_closed(self) -> bool:
-        """Whether somebody has closed the loop; it may be another thread, at any time."""
-        return self.ended
-
-    def _claim(self) -> None:
-        self._refuse_second_reader()
-        if self.error is not None:
-            raise self.error.with_traceback(None)
-        if self.ended:
-            raise self._closed("has been read to its end or closed; see .completion and .messages")
-        self.claimed = True
-
-    def _refuse_second_reader(self) -> None:
-        if self.claimed:
-            raise self._closed("is being read already; it has one reader")
-
-    def _closed(self, what: str) -> StreamClosed:
-        return StreamClosed(f"this loop {what}", provider=self.stream.provider)
-
-    def _events(self) -> Generator[Event, None, None]:
-        number = 1
-        while True:
-            yield from self.stream.events()
-            answer = self.stream.completion
-            if self._is_closed() or answer.finish_reason is None:
-                return
-            calls = answer.tool_calls if answer.finish_reason == "tool_calls" else ()
-            yours = [call for call in calls if self._functions.get(call.name, call) is None]
-            if calls and not yours and number >= self._max_rounds:
-                raise self._too_many(answer)
-            turn = assistant_turn(answer, str(len(self.messages)))
-            self._append(turn if calls else msgspec.structs.replace(turn, tool_calls=None))
-            for call, sent in zip(calls, turn.tool_calls or (), strict=False):
-                if call in yours:
-                    continue
-                result = self._run(call, sent["id"])
-                if self._is_closed():
-                    return
-                self._append(Message(role="tool", tool_call_id=result.id, content=result.content))
-                yield result
-            if yours or not calls:
-                return
-            number += 1
-            self._next_round(answer, number)
-            if self._is_closed():  # meanwhile; who closed it did not know this stream
-                return
-
-    def _next_round(self, answer: Completion, number: int) -> None:
-        try:
-            stream = self._ask(self.messages, number)
-        except StreamError as error:
-            error.completion = answer
-            raise
-        self.earlier_usage = add_usage(self.earlier_usage, answer.usage)
-        self.stream = stream
-
-    def _append(self, message: Message) -> None:
-        """Let the conversation grow; an answer without anything in it is no turn."""
-        if message.content is not None or message.tool_calls:
-            self.messages.append(message)
-
-    def _run(self, call: ToolCall, id_: str) -> ToolResult:
-        """Run one call; whatever is wrong with it becomes its result."""
-        tool = self._functions.get(call.name)
-        if call.error is not None:
-            error = f"{call.error}; you wrote: {call.arguments_text[:_SHOWN_CHARS]}"
-        elif tool is None:
-            error = f"there is no tool {call.name!r}; there are: {', '.join(self._functions)}"
-        else:
-            try:
-                arguments = tool.convert(call.arguments)
-            except (msgspec.ValidationError, RecursionError) as problem:
-                error = f"the arguments are wrong: {problem}"
-            else:
-                try:
-                    return ToolResult(id_, call.name, _text_of(tool.function(**arguments)))
-                except Exception as problem:
-                    if self._raises:
-                        raise
-                    error = f"{type(problem).__name__}: {problem}"
-        error = error.encode("utf-8", "replace").decode()
-        return ToolResult(id_, call.name, f"Error: {error}", error)
-
-    def _too_many(self, answer: Completion) -> TooManyRounds:
-        names = ", ".join(call.name for call in answer.tool_calls)
-        error = TooManyRounds(
-            f"{self.stream.provider}: answer {self._max_rounds} still asks for tools ({names}); "
-            "pass a larger max_rounds, or go on from .messages",
-            provider=self.stream.provider,
-            request_id=self.stream.request_id,
-        )
-        error.completion = answer
-        return error
+def _demands_a_call(choice: Any) -> bool:
+    """Whether a `tool_choice`, in anybody's words, leaves the model no way but to call a tool."""
+    if choice is None or isinstance(choice, str):
+        return choice not in (None, "auto", "none")
+    if not isinstance(choice, Mapping):
+        return False
+    shapes = [choice, *(inner for inner in choice.values() if isinstance(inner, Mapping))]
+    words = [shape.get(word) for shape in shapes for word in ("type", "mode")]
+    return not any(isinstance(word, str) and word.lower() in _DEMANDS_NOTHING for word in words)
 
 
 def _read_tools(tools: Any) -> tuple[list[Any], dict[str, FunctionTool | None]]:
@@ -357,11 +174,5 @@ def _conversation(prompt: Any, messages: Any) -> list[Message]:
     if prompt is not None:
         if not isinstance(prompt, str):
             raise ConfigurationError(f"prompt must be a str, not {type(prompt).__name__}")
-        turns.append(Message(role="user", content=prompt))
+        turns.append(Message(role="user", content=str.__str__(prompt)))
     return turns
-
-
-def _text_of(result: Any) -> str:
-    """Return what the model is told: a text as it is, anything else as JSON."""
-    encoded = msgspec.json.encode(result)  # a text, too: half a character could not be sent
-    return result if isinstance(result, str) else encoded.decode()

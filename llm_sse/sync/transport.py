@@ -401,8 +401,9 @@ def _translated(
     where = redact_url(error.request.url or "") if error.request is not None else "the server"
     reason = _innermost(error)
     said = _say(error)
+    late = (TimeoutError, urllib3.exceptions.ReadTimeoutError)  # the latter is none of the former
     timed_out = isinstance(error, known.ConnectTimeout) or (
-        connecting and (isinstance(error, known.Timeout) or isinstance(reason, TimeoutError))
+        connecting and (isinstance(error, known.Timeout) or isinstance(reason, late))
     )
     if timed_out or overdue:
         return StreamTimeout(

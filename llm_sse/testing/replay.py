@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Protocol, Union
 from urllib.parse import urlsplit
 
 from ..errors import ConfigurationError, InvalidRequestError
-from ..providers import Provider
+from ..providers import PROVIDERS, Provider, find_provider, provider_names
 from ..providers.base import Accepted
 from ..recording import Attempt, parse_recording
 from .body import Body, body
@@ -234,4 +235,21 @@ def _read(path: Path) -> list[Attempt]:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or error
         raise ConfigurationError(f"the recording {str(path)!r} cannot be read: {reason}") from None
-    return parse_recording(data, str(path))[1]
+    attempts = parse_recording(data, str(path))[1]
+    for attempt in attempts:
+        known = _formats(attempt.format)
+        if attempt.format not in known:
+            raise ConfigurationError(
+                f"{path}: nobody knows the format {attempt.format!r}; there are: {', '.join(known)}"
+            )
+    return attempts
+
+
+def _formats(wanted: str) -> list[str]:
+    """Return the names of the formats, those of rows that were not loaded yet only if need be."""
+    found = [row.wire_format for row in list(PROVIDERS.values())]
+    if wanted not in found:
+        for name in provider_names():
+            with suppress(ConfigurationError):  # it cannot be loaded, and need not be here
+                found.append(find_provider(name).wire_format)
+    return list(dict.fromkeys(found))

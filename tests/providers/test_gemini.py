@@ -696,6 +696,22 @@ class TestErrorBodies:
 
 
 class TestRequest:
+    @pytest.mark.parametrize(
+        "part",
+        [
+            image_part("https://h/x", "application/pdf"),
+            file_part("https://h/x", media_type="application/pdf"),
+            {"type": "file", "file": {"file_id": "https://h/x", "media_type": "application/pdf"}},
+        ],
+        ids=str,
+    )
+    def test_the_type_of_an_address_is_told(self, part: Any) -> None:
+        """What the caller says of an address reaches Gemini, which must be told."""
+        (turn,) = body_of("gemini", messages=[{"role": "user", "content": [part]}])["contents"]
+        assert turn["parts"] == [
+            {"fileData": {"mimeType": "application/pdf", "fileUri": "https://h/x"}}
+        ]
+
     def test_the_least(self) -> None:
         """A plain question is one user turn."""
         assert body_of("gemini") == {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]}
@@ -930,7 +946,7 @@ class TestRequest:
         ("message", "said"),
         [
             ({"role": "user", "content": [{"type": "image_url"}]}, "image_url"),
-            ({"role": "user", "content": [image_part("https://h/x")]}, "pass the bytes"),
+            ({"role": "user", "content": [image_part("https://h/x")]}, "or the bytes"),
             ({"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}, "its URI"),
             ({"role": "user", "content": [{"type": "image", "source": {}}]}, "type 'image'"),
             ({"role": "tool", "name": "f", "content": [image_part("gs://b/x.png")]}, "no URLs"),

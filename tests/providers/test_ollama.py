@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llm_sse import RetryPolicy, Tool, complete_sync, stream_ollama
+from llm_sse.chat import Message
 from llm_sse.completion import Accumulator, Completion
 from llm_sse.errors import (
     APIError,
@@ -57,6 +58,7 @@ COUNTS = {
     "eval_duration": 115959084,
 }
 PIXEL = base64.b64encode(b"\x89PNG\r\n").decode()
+PICTURE: Any = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
 
 
 def line(content: str | None = None, **message: Any) -> dict[str, Any]:
@@ -642,11 +644,12 @@ class TestRequest:
             {"role": "user", "content": "Sure?"},
         ]
 
-    @pytest.mark.parametrize("image", [f"data:image/png;base64,{PIXEL}", f"DATA:;BASE64,{PIXEL}"])
+    @pytest.mark.parametrize("start", ["data:image/png;base64,", "DATA:image/PNG;BASE64,"])
     @pytest.mark.parametrize("nested", [True, False])
-    def test_texts_are_joined_and_images_stand_beside_them(self, image: str, nested: bool) -> None:
+    def test_texts_are_joined_and_images_stand_beside_them(self, start: str, nested: bool) -> None:
         """Text parts become one text, data: URLs the list of images in base64."""
-        url: Any = {"url": image, "detail": "low"} if nested else image
+        image = start + PIXEL
+        url: Any = {"url": image, "detail": "auto"} if nested else image
         parts = [
             {"type": "text", "text": "What "},
             {"type": "image_url", "image_url": url},
@@ -659,10 +662,16 @@ class TestRequest:
         ("part", "said"),
         [
             ({"type": "image_url", "image_url": {"url": "https://x/y.png"}}, "pass a data: URL"),
-            ({"type": "image_url", "image_url": {"url": "data:image/png,abc"}}, "pass a data: URL"),
-            ({"type": "image_url", "image_url": {"url": 5}}, "pass a data: URL"),
-            ({"type": "image_url"}, "pass a data: URL"),
-            ({"type": "image_url", "image_url": "data:;base64,abc"}, "is not base64"),
+            ({"type": "image_url", "image_url": {"url": "data:image/png,abc"}}, "must look like"),
+            ({"type": "image_url", "image_url": {"url": 5}}, "needs image_url.url"),
+            ({"type": "image_url"}, "must have an object"),
+            ({"type": "image_url", "image_url": "data:image/png;base64,!!!!"}, "is not base64"),
+            ({"type": "image_url", "image_url": "data:;base64,abcd"}, "has no media type"),
+            ({**PICTURE, "cache_control": {}}, r"nothing beside an image: \['cache_control'\]"),
+            (
+                {"type": "image_url", "image_url": {**PICTURE["image_url"], "detail": "high"}},
+                "picture's detail: 'high'",
+            ),
             ({"type": "input_audio", "input_audio": {}}, "'input_audio'"),
             ({"type": "file", "file": {}}, "'file'"),
             ({"type": "text", "text": None}, "'text'"),
@@ -674,6 +683,24 @@ class TestRequest:
         """A part that would be lost is an error that says what can be sent."""
         with pytest.raises(ConfigurationError, match=said):
             body_of("ollama", messages=[{"role": "user", "content": [part]}])
+
+    def test_its_own_thinking_goes_back(self) -> None:
+        """A turn's thinking stands beside its calls; that of another provider stays away."""
+        thought = decode(
+            line("", thinking="I must "), line("", thinking="call."), call("f"), last()
+        )
+        said = Accumulator("ollama")
+        for event in thought.events:
+            said.add(event)
+        foreign = {"type": "reasoning.text", "text": "Hm", "format": "deepseek"}
+        turns = [
+            said.completion().message(),
+            Message(role="assistant", reasoning_details=[foreign]),
+        ]
+        mine, other = body_of("ollama", messages=turns)["messages"]
+        assert mine["thinking"] == "I must call."
+        assert mine["tool_calls"]
+        assert "thinking" not in other
 
     @pytest.mark.parametrize("role", ["user", "assistant"])
     def test_a_speakers_name_is_refused(self, role: str) -> None:
@@ -906,7 +933,7 @@ class TestWholeAnswer:
     def test_an_answer_that_is_not_done_is_none(self) -> None:
         """Without `done` an answer is not whole."""
         content = json.dumps({"model": "m", "message": {"content": "Hi"}}).encode()
-        with WireServer(whole(content)) as server, pytest.raises(ConnectionLost) as caught:
+        with WireServer(whole(content)) as server, pytest.raises(ProtocolError) as caught:
             complete_sync("Hi", provider="ollama", base_url=server.url, retry=ONCE)
         assert caught.value.completion.text == "Hi"
 

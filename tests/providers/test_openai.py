@@ -28,6 +28,7 @@ from llm_sse.events import (
     Unknown,
     Usage,
 )
+from llm_sse.media import file_part, image_part
 from llm_sse.providers import PROVIDERS
 from llm_sse.providers.openai import OpenAI
 from tests.providers.bodies import KEY, Decoded, ask, body_of, sse
@@ -966,6 +967,20 @@ class TestErrorBodies:
 
 
 class TestRequest:
+    def test_the_type_of_an_address_stays_at_home(self) -> None:
+        """OpenAI's shape has no media type, and a server may refuse one."""
+        parts = [
+            {"type": "text", "text": "a"},
+            image_part("https://h/x", "image/png"),
+            file_part("https://h/x", "application/pdf"),
+        ]
+        (turn,) = body_of("openai", messages=[{"role": "user", "content": parts}])["messages"]
+        assert turn["content"] == [
+            parts[0],
+            {"type": "image_url", "image_url": {"url": "https://h/x"}},
+            {"type": "file", "file": {"file_data": "https://h/x"}},
+        ]
+
     def test_the_least(self) -> None:
         """A plain question is one user message, streamed, with the usage asked for."""
         assert body_of("openai") == {

@@ -159,13 +159,18 @@ class TestRow:
             ({"auth_header": "bad header"}, "'x': not a header name"),
             ({"auth_prefix": "a\n"}, "'x': the header Authorization holds a line break"),
             ({"model": None}, "'x': model must be a str"),
-            ({"key_env": ("A", "")}, "'x': key_env must be a tuple of names"),
-            ({"key_env": ["A"]}, "'x': key_env must be a tuple of names"),
+            ({"key_env": ("A", "")}, "'x': key_env must be a tuple of names of variables"),
+            ({"key_env": ["A"]}, "'x': key_env must be a tuple of names of variables"),
             ({"needs_key": 1}, "'x': needs_key must be a bool"),
             ({"max_tokens_field": ""}, "'x': max_tokens_field must be a field's name"),
             ({"wants_back": ("all",)}, "'x': wants_back must be a tuple of extra_content"),
             ({"wants_back": "reasoning_content"}, "'x': wants_back must be a tuple"),
+            ({"wants_back": ([],)}, "'x': wants_back must be a tuple of extra_content"),
             ({"ask_usage": None}, "'x': ask_usage must be a bool"),
+            ({"json_schema": "no"}, "'x': json_schema must be a bool"),
+            ({"key_env": ("A=B",)}, "'x': key_env must be a tuple of names of variables"),
+            ({"base_url_env": "A\0"}, "'x': base_url_env must be a variable's name"),
+            ({"model_env": "A=B"}, "'x': model_env must be a variable's name"),
             ({"body": [1]}, "'x': body must be a dict"),
             ({"query": "?a=b"}, "'x': query must be what follows"),
         ],
@@ -174,6 +179,13 @@ class TestRow:
         """A row that could not be used is not made; the error names the row and the field."""
         with pytest.raises(ConfigurationError, match=complaint):
             OpenAI(**{"name": "x", **fields})
+
+    def test_what_may_be_a_secret_is_not_in_an_error(self) -> None:
+        """A body or a query that is refused is not repeated: it may hold a key."""
+        for field, value in (("query", "key=my secret"), ("body", ["secret"])):
+            with pytest.raises(ConfigurationError, match=f"'x': {field} must be") as caught:
+                OpenAI("x", **{field: value})  # type: ignore[arg-type]
+            assert "secret" not in str(caught.value)
 
     def test_a_row_has_a_body_of_its_own(self) -> None:
         """What a server always needs is sent; the caller's own words win."""
@@ -215,6 +227,7 @@ class TestEntryPoints:
             ("def ROW(): raise ValueError('why')", "cannot be loaded: ValueError: why"),
             ("ROW = OpenAI", "cannot be loaded: TypeError"),
             ("ROW = OpenAI('acme', base_url='x')", "cannot be loaded: ConfigurationError"),
+            ("raise SystemExit('bye')", "cannot be loaded: SystemExit: bye"),
             ("ROW = 'acme'", "must be a Provider or a function that returns one, not str"),
             ("ROW = lambda: Anthropic", "not the class Anthropic itself"),
             ("ROW = OpenAI('other')", "calls itself 'other'"),
@@ -230,6 +243,17 @@ class TestEntryPoints:
         assert "the provider 'acme' of acme-llm 1.2 (acme_llm_rows:ROW)" in str(caught.value)
         assert "acme" not in PROVIDERS
         assert "acme" in provider_names()
+
+    def test_an_entry_point_that_asks_for_itself_is_told_so(self, offer: Offer) -> None:
+        """The error says it once, and the next one who asks is told the same."""
+        offer(
+            "acme",
+            "from llm_sse.providers import find_provider\ndef ROW(): return find_provider('acme')",
+        )
+        for _ in range(2):
+            with pytest.raises(ConfigurationError, match="asks for itself") as caught:
+                find_provider("acme")
+            assert str(caught.value).count("cannot be loaded") == 1
 
     def test_two_distributions_cannot_have_one_name(self, offer: Offer) -> None:
         """Nobody can know which is meant, so the error names both."""
@@ -251,6 +275,7 @@ class TestEntryPoints:
         """`llm-sse providers` shows offered rows, and goes on after one that cannot be loaded."""
         offer("acme", "ROW = OpenAI('acme', model='large')")
         offer("broken", "ROW = 5", dist="broken-llm")
+        offer("groq", "ROW = OpenAI('groq')", dist="other-groq")
         code = "from llm_sse.cli import main; main()"
         environ = {"PYTHONPATH": os.pathsep.join(sys.path), "COLUMNS": "150"}
         command = [sys.executable, "-c", code, "providers"]
@@ -258,6 +283,23 @@ class TestEntryPoints:
         out, err = capfd.readouterr()
         assert any(line.split()[:2] == ["acme", "large"] for line in out.splitlines())
         assert "the provider 'broken' of broken-llm 1.2" in err
+        assert "the provider 'groq' of other-groq 1.2 (other_groq_rows:ROW) is not used" in err
+        assert err.count("not used") == 1
+
+    def test_the_command_finds_the_key_of_an_installed_row(
+        self, server: FakeServer, offer: Offer, capfd: pytest.CaptureFixture[str]
+    ) -> None:
+        """A key in the environment is enough, whoever has brought the row."""
+        offer("acme", "ROW = OpenAI('acme', model='large')")
+        environ = {
+            "PYTHONPATH": os.pathsep.join(sys.path),
+            "ACME_API_KEY": "any",
+            "ACME_BASE_URL": f"{server.url}/v1",
+        }
+        server.script(say("Of acme."))
+        code = "from llm_sse.cli import main; main()"
+        subprocess.run([sys.executable, "-c", code, "Hi"], env=environ, check=True)
+        assert capfd.readouterr() == ("Of acme.\n", "")
 
     def test_nothing_is_looked_for_until_it_is_asked_for(
         self, monkeypatch: pytest.MonkeyPatch

@@ -93,6 +93,43 @@ class TestResponseFormat:
             },
         }
 
+    @pytest.mark.parametrize("pattern", [r"^(?!x)", r"\bx", r"(a)\1", r"\\\\\Bx"])
+    def test_messages_without_patterns_that_it_refuses(self, pattern: str) -> None:
+        """Look-arounds, word boundaries and references to groups are told in words."""
+        given = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+        asked = body_of("anthropic", response_format=given)["output_config"]["format"]["schema"]
+        told = {"type": "string", "description": f"(pattern: {pattern})"}
+        assert asked["properties"] == {"a": told}
+
+    @pytest.mark.parametrize("pattern", ["^[a-z]+$", r"\\b", "(?:a|b){2}", r"\\\(?=x"])
+    def test_messages_with_other_patterns(self, pattern: str) -> None:
+        """A simple pattern stays where it is."""
+        given = {"type": "object", "properties": {"a": {"type": "string", "pattern": pattern}}}
+        asked = body_of("anthropic", response_format=given)["output_config"]["format"]["schema"]
+        assert asked["properties"] == given["properties"]
+
+    def test_a_description_has_its_place(self) -> None:
+        """Who has no field for the description of a form finds it in the schema."""
+        said = {**LAX, "description": "A person."}
+        asked = body_of("anthropic", response_format=NAMED)["output_config"]["format"]
+        assert asked["schema"]["description"] == "A person."
+        asked = body_of("gemini", response_format=NAMED)["generationConfig"]
+        assert asked["responseJsonSchema"] == said
+        assert body_of("ollama", response_format=NAMED)["format"] == said
+        row = dataclasses.replace(PROVIDERS["openai"], name="old", json_schema=False)
+        sent = row.request(ask(response_format=NAMED), KEY, "https://host")
+        assert "A person." in json.loads(sent.body)["messages"][0]["content"]
+        own = {**NAMED, "schema": {**LAX, "description": "Of today."}}
+        assert body_of("ollama", response_format=own)["format"]["description"] == (
+            "A person.\nOf today."
+        )
+        assert body_of("openai", response_format=own)["response_format"]["json_schema"] == {
+            "name": "p",
+            "schema": own["schema"],
+            "description": "A person.",
+            "strict": False,
+        }
+
     @pytest.mark.parametrize("given", ["json_object", dict[str, int]], ids=str)
     def test_what_messages_cannot_take(self, given: Any) -> None:
         """Anthropic must know every field, and the error says so."""

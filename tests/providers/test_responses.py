@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from llm_sse import RetryPolicy, stream_sync
+from llm_sse import RetryPolicy, complete_sync, file_part, image_part, stream_sync
 from llm_sse.chat import HTTPRequest
 from llm_sse.completion import Accumulator, Completion
 from llm_sse.errors import (
@@ -45,6 +45,7 @@ from llm_sse.events import (
 )
 from llm_sse.providers import PROVIDERS
 from llm_sse.sse import SSEDecoder, encode_sse
+from llm_sse.testing import FakeServer, page
 from tests.providers.bodies import KEY, Decoded, ask, body_of, sse
 from tests.wire import WireServer, stream
 
@@ -57,6 +58,8 @@ with warnings.catch_warnings():
 NAME = "openai-responses"
 ROW = PROVIDERS[NAME]
 ASKED = HTTPRequest("https://host/v1/responses", b"{}")
+PICTURE = "data:image/png;base64,eA=="
+PDF = "data:application/pdf;base64,eA=="
 USAGE = {
     "input_tokens": 4,
     "input_tokens_details": {"cached_tokens": 1},
@@ -288,12 +291,12 @@ class TestReasoning:
             done(sealed),
             output=[sealed],
         )
-        assert got.content == [ReasoningDelta("Hm"), ReasoningDelta(redacted="xyz")]
+        assert got.content == [ReasoningDelta("Hm"), ReasoningDelta(redacted="xyz", id="rs_1")]
 
     def test_a_seal_and_its_text_are_one_event(self) -> None:
         """Reasoning that comes whole keeps its proof beside it."""
         item = self.item("Hm", signature="sig", encrypted_content="xyz")
-        expected = [ReasoningDelta("Hm", "sig", "xyz")]
+        expected = [ReasoningDelta("Hm", "sig", "xyz", "rs_1")]
         assert finished(done(item), output=[item]).content == expected
         assert finished(output=[item]).content == expected
 
@@ -456,7 +459,7 @@ class TestCalls:
         assert calls(finished(done(function("{}", call_id=None)))) == [("fc_1", "f", {})]
 
     def test_a_custom_tool_takes_a_text(self) -> None:
-        """The input of a custom tool is kept as it is; it is no JSON, and says so."""
+        """The input of a custom tool is kept as it is: it is no JSON, and no mistake."""
         custom = {"id": "ct", "type": "custom_tool_call", "call_id": "c1", "name": "sql"}
         got = finished(
             added({**custom, "input": ""}),
@@ -467,8 +470,53 @@ class TestCalls:
         (one,) = got.completion.tool_calls
         assert (one.id, one.name, one.arguments) == ("c1", "sql", {})
         assert one.arguments_text == "SELECT 1"
-        assert one.error is not None
+        assert (one.kind, one.error) == ("custom", None)
         assert got.events[-1] == Finish("tool_calls", "completed")
+
+    @pytest.mark.parametrize(
+        "pieces", [[], [said("custom_tool_call_input.delta", output_index=0, delta="SEL")]]
+    )
+    def test_a_custom_tools_call_goes_back_as_one(self, pieces: list[Any]) -> None:
+        """The call and its result have the words that Responses has for custom tools."""
+        custom = {"id": "ct", "type": "custom_tool_call", "call_id": "c1", "name": "sql"}
+        got = finished(*pieces, done({**custom, "input": "SELECT"}))
+        (one,) = got.completion.tool_calls
+        assert (one.kind, one.arguments_text) == ("custom", "SELECT")
+        turns = [got.completion.message(), {"role": "tool", "tool_call_id": "c1", "content": "1"}]
+        assert body_of(NAME, messages=turns)["input"] == [
+            {"type": "custom_tool_call", "call_id": "c1", "name": "sql", "input": "SELECT"},
+            {"type": "custom_tool_call_output", "call_id": "c1", "output": "1"},
+        ]
+
+    @pytest.mark.parametrize("provider", ["anthropic", "gemini", "ollama"])
+    def test_a_custom_tools_call_can_go_elsewhere(self, provider: str) -> None:
+        """Who has no custom tools gets the text as an argument."""
+        custom = {"name": "sql", "input": "SELECT"}
+        call = {"id": "c1", "type": "custom", "custom": custom}
+        body = body_of(provider, messages=[{"role": "assistant", "tool_calls": [call]}])
+        assert '{"input": "SELECT"}' in json.dumps(body)
+
+    @pytest.mark.parametrize("streamed", [True, False])
+    @pytest.mark.parametrize("told", [True, False])
+    def test_two_calls_with_one_identifier(self, streamed: bool, told: bool) -> None:
+        """The second of two calls that share an identifier is not taken for the first."""
+        items = [function('{"n": 1}'), function('{"n": 2}', id="fc_2")]
+        events = [done(item, at) for at, item in enumerate(items)] if streamed else []
+        calls = finished(*events, output=items if told or not streamed else []).completion
+        assert [call.arguments for call in calls.tool_calls] == [{"n": 1}, {"n": 2}]
+        assert [call.id for call in calls.tool_calls] == ["c1", "c1"]
+
+    def test_a_second_call_that_only_the_end_tells(self) -> None:
+        """The end brings what was never told, although its identifier is known."""
+        items = [function('{"n": 2}', id="fc_2"), function('{"n": 1}')]
+        calls = finished(done(items[1], 1), output=items).completion.tool_calls
+        assert [call.arguments for call in calls] == [{"n": 1}, {"n": 2}]
+
+    def test_a_call_that_is_told_again_is_one(self) -> None:
+        """The same call under another item's identifier, or spelt otherwise, is no second one."""
+        again = function('{"n":1}', id="fc_9")
+        calls = finished(done(function('{"n": 1}')), done(again, 4)).completion.tool_calls
+        assert len(calls) == 1
 
     def test_a_call_that_was_cut_off_says_so(self) -> None:
         """Arguments that end at the limit have an error, and what there was of them."""
@@ -479,6 +527,31 @@ class TestCalls:
         (one,) = got.completion.tool_calls
         assert (one.arguments_text, one.error is None) == ('{"a', False)
         assert got.events[-1] == Finish("length", "incomplete", "max_output_tokens")
+
+
+class TestPartsByTurns:
+    PIECES = (text("A1"), text("B1", output_index=0, item_id="msg_1", content_index=1))
+
+    @pytest.mark.parametrize("item_is_done", [True, False])
+    def test_what_is_missing_of_each_part_is_told(self, item_is_done: bool) -> None:
+        """The tails of parts whose pieces came by turns are told, and once."""
+        item = message("A1A2", "B1B2")
+        got = finished(*self.PIECES, *([done(item)] if item_is_done else []), output=[item])
+        assert got.completion.text == "A1B1A2B2"
+
+    @pytest.mark.parametrize("item_is_done", [True, False])
+    def test_what_is_complete_is_not_told_again(self, item_is_done: bool) -> None:
+        """Parts that have come as a whole by turns bring nothing at the end."""
+        rest = (text("A2"), text("B2", output_index=0, item_id="msg_1", content_index=1))
+        item = message("A1A2", "B1B2")
+        ends = [done(item)] if item_is_done else []
+        got = finished(*self.PIECES, *rest, *ends, output=[item])
+        assert got.completion.text == "A1B1A2B2"
+
+    def test_what_differs_is_left_as_told(self) -> None:
+        """A part that is not what was told brings nothing, and no other part of its item does."""
+        item = message("other", "B1B2")
+        assert finished(*self.PIECES, output=[item]).completion.text == "A1B1"
 
 
 class TestUnknown:
@@ -797,7 +870,7 @@ class TestRequest:
             {"role": "tool", "tool_call_id": "c1", "content": "1", "name": "f"},
             {"role": "tool", "tool_call_id": "c2", "content": [{"type": "text", "text": "2"}]},
             {"role": "tool", "tool_call_id": "c3", "content": None},
-            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "assistant", "content": None, "tool_calls": [{**call, "id": "c4"}]},
         ]
         items = body_of(NAME, messages=messages)["input"]
         begun = {"type": "function_call", "call_id": "c1", "name": "f", "arguments": '{"a":'}
@@ -817,7 +890,7 @@ class TestRequest:
                 "output": [{"type": "input_text", "text": "2"}],
             },
             {"type": "function_call_output", "call_id": "c3", "output": ""},
-            begun,
+            {**begun, "call_id": "c4"},
         ]
 
     @pytest.mark.parametrize(
@@ -825,20 +898,37 @@ class TestRequest:
         [
             ({"type": "text", "text": "x"}, {"type": "input_text", "text": "x"}),
             (
-                {"type": "image_url", "image_url": {"url": "u", "detail": "low"}},
-                {"type": "input_image", "image_url": "u", "detail": "low"},
+                {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
+                {"type": "input_image", "image_url": PICTURE, "detail": "low"},
             ),
             (
-                {"type": "image_url", "image_url": "u"},
-                {"type": "input_image", "image_url": "u", "detail": "auto"},
+                {"type": "image_url", "image_url": "https://h/a", "cache_control": {}},
+                {
+                    "type": "input_image",
+                    "image_url": "https://h/a",
+                    "detail": "auto",
+                    "cache_control": {},
+                },
+            ),
+            (
+                image_part("https://h/a", "image/png"),
+                {"type": "input_image", "image_url": "https://h/a", "detail": "auto"},
             ),
             (
                 {"type": "file", "file": {"file_id": "f"}},
                 {"type": "input_file", "file_id": "f"},
             ),
             (
-                {"type": "file", "file": {"file_data": "d", "filename": "n"}},
-                {"type": "input_file", "file_data": "d", "filename": "n"},
+                {"type": "file", "file": {"file_data": PDF, "filename": "n"}},
+                {"type": "input_file", "file_data": PDF, "filename": "n"},
+            ),
+            (
+                {"type": "file", "file": {"file_data": PDF, "detail": "high"}, "cache_control": 1},
+                {"type": "input_file", "file_data": PDF, "detail": "high", "cache_control": 1},
+            ),
+            (
+                file_part("https://h/a.pdf", "application/pdf"),
+                {"type": "input_file", "file_url": "https://h/a.pdf"},
             ),
             ({"type": "input_image", "file_id": "f"}, {"type": "input_image", "file_id": "f"}),
         ],
@@ -853,6 +943,7 @@ class TestRequest:
         "message",
         [
             {"role": "user", "content": [{"type": "input_audio", "input_audio": {}}]},
+            {"role": "user", "content": [image_part("gs://bucket/a.png")]},
             {"role": "user", "content": "Hi", "name": "Ann"},
             {"role": "tool", "content": "1"},
             {"role": "assistant", "tool_calls": [{"id": "c"}]},
@@ -864,6 +955,21 @@ class TestRequest:
         """What Responses has no place for is an error that names the provider."""
         with pytest.raises(ConfigurationError, match=NAME):
             body_of(NAME, messages=[message])
+
+    @pytest.mark.parametrize(
+        "part",
+        [
+            {"type": "image_url"},
+            {"type": "image_url", "image_url": {"file_id": "file-1"}},
+            {"type": "image_url", "image_url": {"url": "data:image/png;base64,!!!!"}},
+            {"type": "file", "file": {"file_data": "x"}},
+        ],
+        ids=str,
+    )
+    def test_a_part_without_its_content_is_refused(self, part: Any) -> None:
+        """What would arrive as nothing is an error before anything is sent."""
+        with pytest.raises(ConfigurationError):
+            body_of(NAME, messages=[{"role": "user", "content": [part]}])
 
     def test_tools_are_flat_and_not_strict(self) -> None:
         """A tool is not taken for a strict one unless it says so; the provider's own stays."""
@@ -912,13 +1018,29 @@ class TestRequest:
         turn = msgspec.structs.replace(answer.completion, provider=NAME).message()
         sent = body_of(NAME, messages=[{"role": "user", "content": "q"}, turn])["input"][1:]
         assert sent == [
-            {"type": "reasoning", "summary": [], "encrypted_content": "x"},
+            {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"},
             {
                 "type": "message",
                 "role": "assistant",
                 "content": [{"type": "output_text", "text": "Hi"}],
             },
         ]
+
+    def test_a_summary_goes_back_with_its_seal(self) -> None:
+        """Each sealed item has the summary that was told of it, streamed or whole."""
+        items = [
+            {
+                "id": f"rs_{number}",
+                "type": "reasoning",
+                "summary": [{"type": "summary_text", "text": said_of_it}],
+                "encrypted_content": f"x{number}",
+            }
+            for number, said_of_it in enumerate(("Hm", "Well"))
+        ]
+        piece = said("reasoning_summary_text.delta", output_index=0, summary_index=0, delta="Hm")
+        answer = finished(piece, done(items[0]), done(items[1], 1), output=items)
+        turn = msgspec.structs.replace(answer.completion, provider=NAME).message()
+        assert body_of(NAME, messages=[turn])["input"] == items
 
     def test_the_reasoning_of_others_stays_away(self) -> None:
         """What another provider sealed, or what can be read, is nothing for this one."""
@@ -1084,8 +1206,37 @@ class TestWholeAnswers:
     @pytest.mark.parametrize("status", ["queued", "in_progress"])
     def test_an_answer_that_has_not_ended_is_none(self, status: str) -> None:
         """A background response that is still running is not a complete answer."""
-        got = decode(*ROW.retold({"object": "response", "status": status, "output": []}))
-        assert isinstance(got.error, ConnectionLost)
+        answer = {"object": "response", "id": "resp_1", "status": status, "output": []}
+        with pytest.raises(ProtocolError, match=f"the response resp_1 is {status}") as caught:
+            list(ROW.retold(answer))
+        assert not caught.value.retryable
+
+    def test_a_background_response_is_asked_for_once(self) -> None:
+        """A job that only has begun is not begun again: the error names it."""
+        begun = {"object": "response", "id": "resp_1", "status": "queued", "output": []}
+        with FakeServer() as server:
+            server.script(page(json.dumps(begun), content_type="application/json"))
+            with pytest.raises(ProtocolError, match="resp_1 is queued"):
+                complete_sync(
+                    "Hi",
+                    provider=NAME,
+                    base_url=server.base_url(NAME),
+                    api_key="k",
+                    extra_body={"background": True},
+                )
+            assert len(server.requests) == 1
+
+    def test_a_custom_call_there_and_back(self) -> None:
+        """A custom tool's call that is written whole is read as one, streamed or not."""
+        one = ToolCall("c1", "sql", {}, "SELECT", kind="custom")
+        written = Completion(tool_calls=(one,), finish_reason="tool_calls")
+        answer = json.loads(ROW.answer_body(written))
+        assert decode(*ROW.retold(answer)).completion.tool_calls == (one,)
+        encoder = ROW.encoder(model="m")
+        frames = SSEDecoder()
+        streamed = [StreamStart("m", "r1"), one, Finish("tool_calls", "completed")]
+        wire = [sse for event in streamed for sse in frames.feed(encoder.encode(event))]
+        assert decode(*wire).completion.tool_calls == (one,)
 
     def test_a_status_that_nobody_knows_is_an_end(self) -> None:
         """A whole answer without a status is complete."""
@@ -1270,7 +1421,7 @@ class TestEncoder:
         StreamStart("gpt-fake", "resp_1"),
         ReasoningDelta("Let me"),
         ReasoningDelta(" see"),
-        ReasoningDelta(redacted="xyz"),
+        ReasoningDelta(redacted="xyz", id="rs_7"),
         TextDelta("Hi"),
         TextDelta(" you"),
         Citation("http://u", "t"),

@@ -215,7 +215,15 @@ def openai_usage(draw: st.DrawFn) -> list[Usage]:
 @st.composite
 def responses_answers(draw: st.DrawFn) -> list[Event]:
     """Make an answer in Responses: several open calls between texts, sealed thoughts."""
-    thoughts = st.builds(ReasoningDelta, any_text, maybe_text, maybe_text)
+    thoughts = st.builds(
+        lambda text, signature, redacted, id_: ReasoningDelta(
+            text, signature, redacted, id_ if redacted else None
+        ),
+        any_text,
+        maybe_text,
+        maybe_text,
+        text,
+    )
     cited = citations("url", "title", "content", strings=text, type="url_citation")
     other = st.builds(lambda kind, data: {**data, "type": kind}, words, objects)
     content: st.SearchStrategy[Event] = st.one_of(
@@ -499,7 +507,7 @@ class TestRoundTrip:
     @pytest.mark.parametrize("name", ["openai", "openai-responses", "anthropic"])
     def test_encrypted_reasoning(self, name: str) -> None:
         """Reasoning that only its provider can read arrives as it was sent."""
-        event = ReasoningDelta(redacted="xyz")
+        event = ReasoningDelta(redacted="xyz", id="rs_7" if name == "openai-responses" else None)
         assert there_and_back(name, [StreamStart("m"), event, Finish("stop")], [1])[1] == event
 
     @pytest.mark.parametrize("event", [Retrying(1, 0.5, "e"), Resumed(1, 2, "e")], ids=str)

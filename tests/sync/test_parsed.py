@@ -13,7 +13,6 @@ import pytest
 from llm_sse import RetryPolicy, complete_sync, run_tools, stream_sync
 from llm_sse.errors import ConfigurationError, ConnectionLost, InvalidOutputError, StreamClosed
 from llm_sse.providers import PROVIDERS
-from llm_sse.sync import stream as stream_module
 from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, say
 from tests.helpers import until
 from tests.sync.bodies import producers
@@ -130,21 +129,6 @@ class TestParsed:
             openai(response_format=given)
         assert caught.value.provider == "openai"
 
-    def test_one_thread_at_a_time_prepares_a_type(
-        self, server: FakeServer, openai: Ask, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A type is made ready under a lock: where threads do it at once, msgspec crashes."""
-        real, locked = stream_module.read_format, []
-
-        def note(given: Any) -> Any:
-            locked.append(stream_module._preparing.locked())
-            return real(given)
-
-        monkeypatch.setattr(stream_module, "read_format", note)
-        server.script(say(TEXT))
-        assert openai(response_format=Recipe).parsed() == SOUP
-        assert locked == [True]
-
 
 class TestPartial:
     def test_it_grows(self, server: FakeServer, ask: Ask) -> None:
@@ -224,6 +208,22 @@ class TestPartial:
             list(answer.partial())
         assert caught.value.request_id == answer.request_id
         assert caught.value.completion == answer.completion
+
+    @pytest.mark.parametrize(
+        ("text", "seen"), [("[1, 23", [1]), ("12", []), ('{"value": 12', [])], ids=str
+    )
+    def test_half_a_number_is_not_seen(
+        self, server: FakeServer, openai: Ask, text: str, seen: list[int]
+    ) -> None:
+        """An answer that was cut inside a number raises, and nothing shows half of it."""
+        server.script(say(text), finish("length"))
+        answer, got = openai(response_format=list[int]), []
+        with pytest.raises(InvalidOutputError, match="pass a larger max_tokens"):
+            for value in answer.partial():
+                got += value[len(got) :]
+        assert got == seen
+        with pytest.raises(InvalidOutputError, match="pass a larger max_tokens"):
+            answer.parsed()
 
     def test_a_stream_that_breaks(self, server: FakeServer, openai: Ask) -> None:
         """The stream's own error comes through."""

@@ -13,10 +13,17 @@ from typing import Any
 import pytest
 import requests
 
-from llm_sse import RetryPolicy, Timeouts, complete_sync, run_tools, stream_sync
+from llm_sse import (
+    RetryPolicy,
+    Timeouts,
+    complete_sync,
+    register_provider,
+    run_tools,
+    stream_sync,
+)
 from llm_sse.errors import ConfigurationError, ConnectionLost, StreamError, StreamTimeout
 from llm_sse.events import TextDelta
-from llm_sse.providers import PROVIDERS
+from llm_sse.providers import PROVIDERS, OpenAI
 from llm_sse.recording import parse_recording
 from llm_sse.testing import (
     FakeServer,
@@ -298,6 +305,41 @@ class TestSecrets:
         for known in (KEY, secret):
             for at in range(len(known) - 11):
                 assert known[at : at + 12] not in text
+
+    def test_secrets_in_the_body_and_the_query_stay_out(
+        self, server: FakeServer, path: Path
+    ) -> None:
+        """What the caller's own words call a key, a token or a password is blotted out, too."""
+        query = "api-version=2024-10-21&subscription-key=query%2Dsecret-1&code=query-secret-2"
+        row = OpenAI("acme", model="m", query=query, body={"api_key": "row-secret-12345"})
+        register_provider(row)
+        mcp = {
+            "type": "mcp",
+            "server_label": "acme",
+            "authorization": "mcp-secret-12345",
+            "headers": {"Authorization": "Bearer mcp-secret-67890"},
+        }
+        stream_sync(
+            "The api_key is what I ask about.",
+            provider="acme",
+            base_url=server.base_url("acme"),
+            api_key=KEY,
+            tools=[mcp],
+            extra_body={"a": [{"clientSecret": "extra-secret-12345"}], "prompt_cache_key": "users"},
+            record=path,
+        ).text()
+        (asked,) = server.requests
+        text = path.read_text("utf-8")
+        assert b"mcp-secret-67890" in asked.body
+        assert "secret-" not in text
+        assert "api-version=2024-10-21" in text
+        sent = json.loads(lines(path)[1]["text"])
+        assert sent["tools"] == [
+            {**mcp, "authorization": "***", "headers": {"Authorization": "***"}}
+        ]
+        assert (sent["prompt_cache_key"], sent["api_key"]) == ("users", "***")
+        assert sent["messages"][0]["content"] == "The api_key is what I ask about."
+        assert "secret" not in repr(row)
 
     def test_counts_of_tokens_are_no_secret(self, path: Path, openai: Ask) -> None:
         """Headers that count tokens are what a bug report needs, and stay."""

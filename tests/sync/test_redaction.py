@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import time
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,19 @@ class TestBytesRedaction:
         """Of what could all be a secret's letters, only as much is held as a secret is long."""
         data = b"abcdefgh" * 1000
         assert len(data) - BytesRedaction([self.KEY]).settled(data) < 100
+
+    @pytest.mark.parametrize("secret", [KEY, "short-key", "abab" * 5, "a" * 12, "a" * 40])
+    def test_a_secret_without_an_end_is_not_held_back_for_ever(self, secret: str) -> None:
+        """An answer that repeats the key without a gap is written as it comes, and not shown."""
+        redacted = BytesRedaction([secret])
+        shown, held = b"", b"<"
+        for _ in range(2000):
+            held += secret.encode() * 3
+            until = redacted.settled(held)
+            shown, held = shown + redacted(held[:until]), held[until:]
+            assert len(held) < 150
+        shown += redacted(held + b">")
+        assert set(shown) == set(b"<*>")
 
     def test_nothing_to_hide_holds_nothing_back(self) -> None:
         """Without a secret all bytes are settled, and stay."""

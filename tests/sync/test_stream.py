@@ -37,7 +37,7 @@ from llm_sse.errors import (
 from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
 from llm_sse.providers import PROVIDERS
 from llm_sse.testing import FakeServer, call_tool, cut, fail, finish, pause, raw, say, status, think
-from tests.helpers import FORMATS, until
+from tests.helpers import FORMATS, locals_with, until
 from tests.sync.bodies import producers
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head, stream
@@ -523,11 +523,7 @@ class TestErrors:
         error = caught.value
         assert error.__cause__ is None
         assert error.__context__ is None
-        traceback = error.__traceback__
-        while traceback is not None:
-            if "llm_sse" in traceback.tb_frame.f_code.co_filename:
-                assert "sk-secret-key" not in repr(traceback.tb_frame.f_locals)
-            traceback = traceback.tb_next
+        assert locals_with("sk-secret-key", error) == []
 
 
 class TestConnections:

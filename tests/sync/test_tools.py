@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
+import enum
 import gc
 import re
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import msgspec
 import pytest
 
-from llm_sse import TokenStream, Tool, ToolLoop, run_tools, stream_openai
+from llm_sse import TokenStream, Tool, ToolLoop, image_part, run_tools, stream_openai
 from llm_sse.chat import Message
 from llm_sse.errors import (
     ConfigurationError,
@@ -22,9 +25,9 @@ from llm_sse.errors import (
     TooManyRounds,
 )
 from llm_sse.events import Event, Finish, StreamStart, TextDelta, ToolCall, ToolResult, Usage
-from llm_sse.sync.tools import _Rounds
+from llm_sse.sync.tool_rounds import Rounds
 from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, raw, say, status, think
-from tests.helpers import until
+from tests.helpers import locals_with, until
 from tests.wire import WireServer, stream
 
 Run = Callable[..., ToolLoop]
@@ -183,6 +186,119 @@ class TestRounds:
             assert first[name] == second[name]
         assert second["messages"][0] == {"role": "system", "content": "Be brief."}
         assert second["messages"][:2] == first["messages"]
+
+    @pytest.mark.parametrize(
+        ("provider", "choice", "stays"),
+        [
+            ("openai", {"type": "function", "function": {"name": "weather"}}, False),
+            ("openai", {"type": "allowed_tools", "allowed_tools": {"mode": "auto"}}, True),
+            ("openai", {"type": "allowed_tools", "allowed_tools": {"mode": "required"}}, False),
+            ("anthropic", {"type": "tool", "name": "weather"}, False),
+            ("anthropic", {"type": "any"}, False),
+            ("anthropic", {"type": "auto", "disable_parallel_tool_use": True}, True),
+            ("gemini", {"functionCallingConfig": {"mode": "ANY"}}, False),
+            ("gemini", {"functionCallingConfig": {"mode": "AUTO"}}, True),
+        ],
+        ids=str,
+    )
+    def test_a_call_demanded_in_a_providers_own_words(
+        self, server: FakeServer, run: Run, provider: str, choice: dict[str, Any], stays: bool
+    ) -> None:
+        """A provider's own object that demands a call holds for the first round only, too."""
+        server.enqueue(call_tool("weather", {"city": "Oslo"}, id="a"))
+        server.enqueue(say("Rain."))
+        assert run(provider=provider, tool_choice=choice).text() == "Rain."
+        name = "toolConfig" if provider == "gemini" else "tool_choice"
+        first, second = (request.json.get(name) for request in server.requests)
+        assert first is not None
+        assert second == (first if stays else None)
+
+    def test_texts_of_a_class_of_their_own(self, server: FakeServer, run: Run) -> None:
+        """What parsers of HTML and numeric libraries return is sent as what it says."""
+
+        class Found(str):
+            __slots__ = ()
+
+        class Number(float):
+            pass
+
+        class Color(str, enum.Enum):
+            RED = "red"
+
+        given: list[Any] = [Found("a"), {"b": [Found("c"), Number(1.5)]}, Color.RED]
+
+        def give(place: int) -> Any:
+            """Give it."""
+            return given[place]
+
+        server.enqueue(*(call_tool("give", {"place": n}, id=str(n)) for n in range(3)))
+        server.enqueue(say("Done."))
+        told = [result.content for result in results(run(Found("Hi"), tools=[give]))]
+        assert told == ["a", '{"b":["c",1.5]}', "red"]
+        assert {type(text) for text in told} == {str}
+        assert server.requests[0].json["messages"][0]["content"] == "Hi"
+
+    def test_pictures_are_results(self, server: FakeServer, run: Run) -> None:
+        """A tool that returns what `image_part` makes, alone or beside text, shows a picture."""
+        picture = image_part(b"\x89PNG\r\n\x1a\n")
+        data = picture["image_url"]["url"].partition(",")[2]
+        text = {"type": "text", "text": "The chart:"}
+
+        def draw(beside: bool) -> Any:
+            """Draw it."""
+            return [text, picture] if beside else picture
+
+        server.enqueue(
+            call_tool("draw", {"beside": False}, id="a"),
+            call_tool("draw", {"beside": True}, id="b"),
+        )
+        server.enqueue(say("Nice."))
+        loop = run(provider="anthropic", tools=[draw])
+        assert [result.content for result in results(loop)] == [[picture], [text, picture]]
+        shown = {
+            "type": "image",
+            "source": {"type": "base64", "media_type": "image/png", "data": data},
+        }
+        blocks = server.requests[1].json["messages"][-1]["content"]
+        assert [block["content"] for block in blocks] == [[shown], [text, shown]]
+
+    def test_a_picture_where_none_can_be_a_result(self, server: FakeServer, run: Run) -> None:
+        """A provider that takes text only says so; the conversation can go on elsewhere."""
+
+        def draw() -> Any:
+            """Draw it."""
+            return image_part(b"\x89PNG\r\n\x1a\n")
+
+        server.enqueue(call_tool("draw", {}, id="a"))
+        loop = run(tools=[draw])
+        with pytest.raises(ConfigurationError, match="takes text only as a tool's result"):
+            loop.text()
+        server.enqueue(say("Nice."))
+        later = run(None, provider="anthropic", messages=loop.messages, tools=[draw])
+        assert later.text() == "Nice."
+
+    @pytest.mark.parametrize(
+        "result",
+        [
+            [{"type": "file", "file": "a.txt"}],
+            {"type": "file", "file": {"name": "a.txt"}},
+            [{"type": "text", "text": "a"}],
+            [image_part("https://h/x.png"), 5],
+            {"type": ["image_url"]},
+        ],
+        ids=str,
+    )
+    def test_what_only_looks_like_a_part(self, server: FakeServer, run: Run, result: Any) -> None:
+        """Other dictionaries have a type, too: they stay JSON."""
+
+        def give() -> Any:
+            """Give it."""
+            return result
+
+        server.enqueue(call_tool("give", {}, id="a"))
+        server.enqueue(say("Done."))
+        (told,) = results(run(tools=[give]))
+        assert told.content == msgspec.json.encode(result).decode()
 
 
 class TestProviders:
@@ -464,6 +580,88 @@ class TestFailures:
         assert re.search(said, result.error)
         assert result.content == f"Error: {result.error}"
 
+    @pytest.mark.parametrize("on_tool_error", ["send", "raise"])
+    def test_a_class_that_fails_over_its_arguments(
+        self, server: FakeServer, run: Run, on_tool_error: Any
+    ) -> None:
+        """Whatever a caller's class raises over them makes them wrong; or it is let through."""
+
+        @dataclasses.dataclass
+        class Place:
+            city: str
+
+            def __post_init__(self) -> None:
+                raise KeyError(self.city)
+
+        def visit(place: Any) -> None:
+            """Visit it."""
+
+        visit.__annotations__["place"] = Place
+        server.enqueue(call_tool("visit", {"place": {"city": "Oslo"}}, id="a"))
+        server.enqueue(say("Sorry."))
+        loop = run(tools=[visit], on_tool_error=on_tool_error)
+        if on_tool_error == "raise":
+            with pytest.raises(KeyError, match="Oslo"):
+                loop.text()
+            return
+        (result,) = results(loop)
+        assert result.error == "the arguments are wrong: KeyError: 'Oslo'"
+
+    def test_an_exception_that_cannot_be_shown(self, server: FakeServer, run: Run) -> None:
+        """An exception whose own text fails is told by its class."""
+
+        class Mute(Exception):
+            def __str__(self) -> str:
+                raise ValueError("no text")
+
+        def fail() -> None:
+            """Fail."""
+            raise Mute
+
+        server.enqueue(call_tool("fail", {}, id="a"))
+        server.enqueue(say("Sorry."))
+        assert [result.error for result in results(run(tools=[fail]))] == ["Mute"]
+
+    def test_a_stop_iteration(self, server: FakeServer, run: Run) -> None:
+        """It would end the loop over the answer in silence, so it is let through as the cause."""
+
+        def first() -> Any:
+            """Give the first of nothing."""
+            return next(iter([]))
+
+        server.script(call_tool("first", {}, id="a"))
+        loop = run(tools=[first], on_tool_error="raise")
+        with pytest.raises(RuntimeError, match="the tool 'first' raised StopIteration") as caught:
+            list(loop)
+        assert isinstance(caught.value.__cause__, StopIteration)
+
+    @pytest.mark.parametrize("on_tool_error", ["send", "raise"])
+    @pytest.mark.parametrize(
+        ("source", "said"),
+        [
+            ("async def f(): ...", "returned something to await"),
+            ("async def f(): yield", "returned something to await"),
+            ("def f(): yield", "returned a generator"),
+        ],
+    )
+    def test_what_has_yet_to_run_is_no_result(
+        self, server: FakeServer, run: Run, source: str, said: str, on_tool_error: Any
+    ) -> None:
+        """What runs only when somebody waits for it is the caller's to mend, not the model's."""
+        names: dict[str, Any] = {}
+        exec(source, names)
+
+        def hidden() -> Any:
+            """Give it."""
+            return names["f"]()
+
+        server.enqueue(call_tool("hidden", {}, id="a"))
+        loop = run(tools=[hidden], on_tool_error=on_tool_error)
+        with pytest.raises(ConfigurationError, match=f"the tool 'hidden' {said}") as caught:
+            list(loop)
+        assert caught.value.completion == loop.completion
+        assert len(server.requests) == 1
+
     def test_a_result_that_is_no_json_is_a_failure(self, server: FakeServer, run: Run) -> None:
         """What cannot be sent is told to the model like an exception."""
 
@@ -523,6 +721,18 @@ class TestFailures:
             ("user", None),
             ("assistant", None),
         ]
+
+    def test_errors_carry_no_frames_that_hold_the_key(self, server: FakeServer, run: Run) -> None:
+        """What goes wrong when a later round is asked shows its arguments to nobody."""
+
+        def draw() -> Any:
+            """Draw it."""
+            return image_part(b"\x89PNG\r\n\x1a\n")
+
+        server.enqueue(call_tool("draw", {}, id="a"))
+        with pytest.raises(ConfigurationError) as caught:
+            run(tools=[draw], api_key="sk-secret-key").text()
+        assert locals_with("sk-secret-key", caught.value) == []
 
 
 class TestYours:
@@ -589,6 +799,100 @@ class TestEndings:
         assert results(loop) == []
         thread.join()
         assert len(server.requests) == 1
+        assert loop.completion.finish_reason is None
+        with pytest.raises(StreamClosed, match="closed before its end"):
+            loop.text()
+        assert [turn.content for turn in loop.messages] == ["Weather?", None, "late"]
+
+    @pytest.mark.parametrize("how", ["close", "interrupt", "raise", "break"])
+    def test_ended_while_tools_run(self, server: FakeServer, run: Run, how: str) -> None:
+        """However a loop ends between calls, it looks ended early, and its list can be sent."""
+
+        def step(n: int) -> str:
+            """Do a step."""
+            if n == 2 and how == "close":
+                loop.close()
+            if n == 2 and how == "interrupt":
+                raise KeyboardInterrupt
+            if n == 2 and how == "raise":
+                raise LookupError("secret")
+            return f"did {n}"
+
+        server.enqueue(say("So "), *(call_tool("step", {"n": n}, id=str(n)) for n in (1, 2, 3)))
+        loop = run(tools=[step], on_tool_error="raise")
+        ending = {"interrupt": KeyboardInterrupt, "raise": LookupError}.get(how)
+        with pytest.raises(ending) if ending else nullcontext():
+            for event in loop.events():
+                assert [turn.role for turn in loop.messages] == ["user"]
+                if isinstance(event, ToolResult) and how == "break":
+                    break
+        assert loop.completion.finish_reason is None
+        assert loop.completion.text == "So "
+        with pytest.raises(LookupError if how == "raise" else StreamClosed):
+            loop.text()
+        second = {"close": "did 2", "break": "Error: not run"}.get(how, "Error: it was begun")
+        assert [turn.role for turn in loop.messages] == ["user", "assistant", *["tool"] * 3]
+        told = [turn.content for turn in loop.messages[2:]]
+        assert told[0] == "did 1"
+        assert str(told[1]).startswith(second)
+        assert str(told[2]).startswith("Error: not run")
+        assert [turn.tool_call_id for turn in loop.messages[2:]] == ["1", "2", "3"]
+        server.enqueue(say("Done."))
+        assert run(None, tools=[step], messages=loop.messages).text() == "Done."
+
+    def test_the_list_grows_by_whole_rounds(self, server: FakeServer, run: Run) -> None:
+        """At the last result of a round all of it is in the list, and nothing before."""
+        server.enqueue(
+            *(call_tool("weather", {"city": city}, id=city) for city in ("Rome", "Oslo"))
+        )
+        server.enqueue(say("Rain."))
+        loop = run()
+        lengths = [len(loop.messages) for event in loop.events() if isinstance(event, ToolResult)]
+        assert lengths == [1, 4]
+        assert len(loop.messages) == 5
+
+    def test_left_at_its_last_event(self, server: FakeServer, run: Run) -> None:
+        """An answer that was read to its end is in the list, though the loop was left there."""
+        server.enqueue(say("Rain."))
+        loop = run()
+        for event in loop.events():
+            if isinstance(event, Finish):
+                break
+        assert loop.text() == "Rain."
+        assert [turn.role for turn in loop.messages] == ["user", "assistant"]
+
+    def test_a_tool_that_reads_the_loop(self, server: FakeServer, run: Run) -> None:
+        """The answer that asked for tools is not the loop's, for a tool that asks for it either."""
+
+        def peek() -> str:
+            """Look."""
+            return loop.text()
+
+        server.enqueue(say("So "), call_tool("peek", {}, id="a"))
+        server.enqueue(say("Done."))
+        loop = run(tools=[peek])
+        (result,) = results(loop)
+        assert "StreamClosed: this stream is being read" in str(result.error)
+
+    def test_looked_at_between_two_rounds(self, server: FakeServer, run: Run) -> None:
+        """Who looks at a round that nobody reads yet, from another thread, takes nothing of it."""
+        server.enqueue(call_tool("weather", {"city": "Oslo"}, id="a"))
+        server.enqueue(say("Rain."))
+        loop = run()
+        looked: list[Any] = []
+        ask = loop._rounds._ask
+
+        class Looked(TokenStream):
+            """A round at which somebody looks just before it is read."""
+
+            def events(self) -> Iterator[Event]:
+                looked.extend([loop.completion, loop.usage])
+                return super().events()
+
+        loop._rounds._ask = lambda *asked: Looked(ask(*asked)._reader)
+        assert "".join(loop) == "Rain."
+        assert [looked[0].text, looked[0].finish_reason] == ["", None]
+        assert looked[1] is not None
 
     def test_close_before_a_tool_runs(self, server: FakeServer, run: Run) -> None:
         """Whoever closes the loop at the end of a round does not want its calls to run."""
@@ -605,6 +909,8 @@ class TestEndings:
                 loop.close()
         assert ran == []
         assert len(server.requests) == 1
+        assert loop.completion.finish_reason is None
+        assert [turn.role for turn in loop.messages] == ["user"]
 
     def test_close_while_a_later_round_streams(self, server: FakeServer, run: Run) -> None:
         """Closing from another thread ends whichever round is under way."""
@@ -715,7 +1021,7 @@ class TestEndings:
 
         functions = {"weather": Tool.from_function(weather)}
         conversation = [Message(role="user", content="Hi")]
-        rounds = _Rounds(ask, conversation, functions, 10, "send")
+        rounds = Rounds(ask, conversation, functions, 10, "send")
         assert [event for event in rounds.events() if isinstance(event, TextDelta)] == []
         assert "ended" in repr(opened[1])
 

@@ -40,7 +40,7 @@ from llm_sse.testing import (
     status,
     think,
 )
-from tests.helpers import FORMATS, until
+from tests.helpers import FORMATS, locals_with, until
 from tests.sync.bodies import ONCE, producers
 from tests.sync.conftest import Ask
 from tests.wire import Connection, WireServer, head
@@ -145,6 +145,13 @@ class TestTheSameAnswer:
 
 
 class TestErrors:
+    def test_its_frame_holds_no_key(self, server: FakeServer, complete: Complete) -> None:
+        """What the answer ends in shows the arguments of the call to nobody."""
+        server.script(status(400))
+        with pytest.raises(APIError) as caught:
+            complete(api_key="sk-secret-key")
+        assert locals_with("sk-secret-key", caught.value) == []
+
     def test_a_status_is_retried(self, server: FakeServer, ask: Ask) -> None:
         """429 and 503 are asked again, as long as the provider wants it."""
         server.enqueue(status(429, headers={"Retry-After": "0"}))
@@ -204,6 +211,34 @@ class TestErrors:
         server.script(page("<html>Log in</html>"))
         with pytest.raises(ProtocolError, match=r"text/html.*base_url.*Log in"):
             complete()
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("body", ["{}", '{"detail": "Not Found"}', "null", '"text"', "[]"])
+    def test_json_that_is_no_answer(
+        self, server: FakeServer, complete: Complete, body: str
+    ) -> None:
+        """Complete JSON of another kind is a ProtocolError that shows it, without a retry."""
+        server.script(page(body, content_type="application/json"))
+        with pytest.raises(ProtocolError, match=r"base_url right\? It begins: ") as caught:
+            complete(retry=AGAIN)
+        assert repr(body) in str(caught.value)
+        assert not caught.value.retryable
+        assert len(server.requests) == 1
+
+    def test_an_answer_without_an_end_is_none(
+        self, server: FakeServer, complete: Complete, provider: str
+    ) -> None:
+        """A body of the right shape that does not say why it ends is not asked for again."""
+        bodies = {
+            "openai": '{"id": "x", "choices": []}',
+            "anthropic": '{"type": "ping"}',
+            "gemini": '{"candidates": []}',
+            "ollama": '{"model": "m", "message": {"content": "hi"}, "done": false}',
+            "openai-responses": '{"object": "response", "status": "in_progress", "output": []}',
+        }
+        server.script(page(bodies[provider], content_type="application/json"))
+        with pytest.raises(ProtocolError):
+            complete(retry=AGAIN)
         assert len(server.requests) == 1
 
     def test_an_error_with_status_200_is_the_providers(

@@ -16,6 +16,7 @@ from llm_sse import (
 from llm_sse.errors import ConfigurationError
 from llm_sse.events import Resumed, TextDelta
 from llm_sse.testing import FakeServer, cut, say, status
+from tests.helpers import locals_with
 
 _AT_ONCE = RetryPolicy(backoff_s=0.0)
 
@@ -116,6 +117,13 @@ class TestMeasureStream:
         """A stream that has not been read can be measured, too."""
         server.script(say("one two"))
         assert measure_stream(stream_sync("Hi", **fake)).deltas == 2
+
+    def test_its_frame_holds_no_key(self, server: FakeServer, fake: dict[str, Any]) -> None:
+        """The error of the stream that it opened shows its arguments to nobody."""
+        server.script(status(400))
+        with pytest.raises(StreamError) as caught:
+            measure_stream("Hi", **{**fake, "api_key": "sk-secret-key"})
+        assert locals_with("sk-secret-key", caught.value) == []
 
     def test_refuses_arguments_that_come_too_late(self, fake: dict[str, Any]) -> None:
         """A stream that is open already cannot be given a provider."""

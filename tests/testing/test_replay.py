@@ -392,6 +392,13 @@ class TestRefusals:
             replay.script(say("scripted"))
             assert stream_sync("Hi", **fake).text() == "scripted"
 
+    def test_a_format_that_nobody_knows_is_a_mistake(self, server: FakeServer, path: Path) -> None:
+        """It is told when the server is made, with the formats that there are."""
+        outcome(server, "openai", record=path)
+        path.write_text(path.read_text("utf-8").replace('"format":"openai"', '"format":"OpenAI"'))
+        with pytest.raises(ConfigurationError, match=r"knows the format 'OpenAI'; .*: openai, "):
+            FakeServer(replay=path)
+
     @pytest.mark.parametrize(
         ("arguments", "complaint"),
         [
