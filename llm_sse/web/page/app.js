@@ -8,6 +8,7 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 800;
 const HEIGHT = 140;
 const MOST_BARS = 400;
+const RECONNECT_MS = [500, 1000, 2000, 4000];
 const TOKEN = "llm-sse-token";
 const THEME = "llm-sse-theme";
 
@@ -261,13 +262,36 @@ async function problemOf(response) {
   }
 }
 
-async function read(question, controller, pace, voice) {
-  const response = await fetch("stream", {
-    method: "POST",
-    headers: { "Content-Type": "application/json", ...headers() },
-    body: JSON.stringify(question),
-    signal: controller.signal,
+function rest(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
   });
+}
+
+// A site that cannot be reached may be about to come back: nothing has been asked yet.
+async function connect(question, signal) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await fetch("stream", {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...headers() },
+        body: JSON.stringify(question),
+        signal,
+      });
+    } catch (error) {
+      if (signal.aborted || attempt >= RECONNECT_MS.length) throw error;
+      $("status").textContent = "Reconnecting";
+      await rest(RECONNECT_MS[attempt], signal);
+    }
+  }
+}
+
+async function read(question, controller, pace, voice) {
+  const response = await connect(question, controller.signal);
   if (response.status === 401) {
     showLogin(true);
     throw new Trouble("The token is wrong.", false);
