@@ -267,9 +267,12 @@ class Site:
         if target is None:
             target, model = self._first, asked.model
         slot, stream = self._start(target, model, asked.arguments())
-        try:
-            if not asked.stream:
+        if not asked.stream:
+            try:
                 return self._whole(stream, model or target.model)
+            finally:
+                slot.release()
+        try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
             body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
             problem = body.wait_started(self._heartbeat_s)
