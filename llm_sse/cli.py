@@ -307,7 +307,7 @@ def serve(
         from .web.serve import listen  # noqa: PLC0415
         from .web.serve import serve as run  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        if error.name not in ("flask", "waitress", "werkzeug"):
+        if (error.name or "").partition(".")[0] not in ("flask", "waitress", "werkzeug"):
             raise
         click.echo(_NEEDS_SERVE, err=True)
         sys.exit(2)

@@ -47,6 +47,8 @@ __all__ = ["Limits", "Question", "Site", "Target"]
 
 _PAGE = Path(__file__).parent / "page"
 _OPENAI = "/v1/"
+#: How long the provider's status is waited for, in seconds; the answer begins then.
+_STATUS_WAIT_S = 10.0
 #: What needs no token: it tells nothing, and the page has to come before its token.
 _OPEN = frozenset({"/", "/style.css", "/app.js", "/healthz"})
 _PREFLIGHT = {
@@ -150,7 +152,7 @@ class Site:
         *,
         guard: Guard | None = None,
         limits: Limits | None = None,
-        heartbeat_s: float = 5.0,
+        heartbeat_s: float = 2.0,
     ) -> None:
         if not targets:
             raise ConfigurationError("a site needs at least one provider")
@@ -252,7 +254,12 @@ class Site:
         }
         slot, stream = self._start(target, question.model, given)
         try:
-            response = sse_response(stream, format=question.format, heartbeat_s=self._heartbeat_s)
+            response = sse_response(
+                stream,
+                format=question.format,
+                status_wait_s=_STATUS_WAIT_S,
+                heartbeat_s=self._heartbeat_s,
+            )
         except BaseException:
             slot.release()
             raise
@@ -275,7 +282,7 @@ class Site:
         try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
             body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
-            problem = body.wait_started(self._heartbeat_s)
+            problem = body.wait_started(_STATUS_WAIT_S)
         except BaseException:
             stream.close()
             slot.release()
