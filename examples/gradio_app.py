@@ -7,7 +7,7 @@ import gradio as gr
 from llm_sse import StreamError, stream_sync
 
 
-def answer(message: str, history: list[dict[str, str]]) -> Iterator[str]:
+def chat(message: str, history: list[dict[str, str]]) -> Iterator[str]:
     """Yield the answer as far as it has come, each time that a token has."""
     text = ""
     turns = [{"role": turn["role"], "content": turn["content"]} for turn in history]
@@ -19,7 +19,7 @@ def answer(message: str, history: list[dict[str, str]]) -> Iterator[str]:
         raise gr.Error(str(error)) from error
 
 
-demo = gr.ChatInterface(answer, title="Ask a model")
+demo = gr.ChatInterface(chat, title="Ask a model")
 
 if __name__ == "__main__":
     demo.launch()
