@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Optional
@@ -351,7 +351,7 @@ def _read(type_: type[Any]) -> Any:
         raise _bad("The question must be application/json.", status=415)
     try:
         value = msgspec.json.decode(request.get_data())
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise _bad(f"The question is not JSON: {error}") from error
     return _convert(type_, value)
 
@@ -363,18 +363,18 @@ def _convert(type_: type[Any], value: Any, *, strict: bool = True) -> Any:
         raise _bad(str(error)) from error
 
 
-def _texts(value: Any) -> Iterable[str]:
+def _texts(value: Any) -> Iterator[str]:
     """Yield the texts of a conversation; a picture's data is bounded by the request's size."""
-    if isinstance(value, str):
-        if not value.startswith("data:"):
-            yield value
-    elif isinstance(value, list):
-        for one in value:
-            yield from _texts(one)
-    elif isinstance(value, dict):
-        for name, one in value.items():
-            if name not in ("data", "file_data"):
-                yield from _texts(one)
+    left = [value]
+    while left:
+        one = left.pop()
+        if isinstance(one, str):
+            if not one.startswith("data:"):
+                yield one
+        elif isinstance(one, list):
+            left += one
+        elif isinstance(one, dict):
+            left += [part for name, part in one.items() if name not in ("data", "file_data")]
 
 
 def _answer(problem: Problem) -> Response:

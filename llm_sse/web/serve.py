@@ -82,6 +82,8 @@ def serve(
     except KeyboardInterrupt:  # it came outside the server's loop
         server.task_dispatcher.shutdown()
     finally:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()
         server.close()
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -161,8 +161,9 @@ class TestStream:
         for kind in ("text/plain", "application/x-www-form-urlencoded"):
             answer = client.post("/stream", data='{"prompt": "Hi"}', content_type=kind)
             assert answer.status_code == 415
-        answer = client.post("/stream", data="{", content_type="application/json")
-        assert answer.status_code == 400
+        for data in ("{", b"\xff", "[" * 100_000):
+            answer = client.post("/stream", data=data, content_type="application/json")
+            assert answer.status_code == 400
 
     def test_a_refusal_of_the_providers_has_a_status(
         self, client: FlaskClient, server: FakeServer
@@ -373,6 +374,15 @@ class TestChatCompletions:
             assert answer.status_code == 400
             assert answer.get_json()["error"]["message"]
         assert len(server.requests) == 1
+
+    def test_a_conversation_may_be_nested(self, client: FlaskClient, server: FakeServer) -> None:
+        """However deep an argument goes, it is counted, or refused."""
+        deep = '{"model": "any", "messages": [{"role": "user", "content": %s"x"%s}]}'
+        for levels in (1, 500, 5000):
+            data = deep % ("[" * levels, "]" * levels)
+            answer = client.post("/v1/chat/completions", data=data, content_type="application/json")
+            assert answer.status_code == 400
+        assert server.requests == []
 
     def test_tells_the_usage_to_who_asks(self, client: FlaskClient, server: FakeServer) -> None:
         """In a chunk of its own, as OpenAI does."""

@@ -10,12 +10,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import urlopen
 
 import openai
 import pytest
+from click.testing import CliRunner
 
+from llm_sse.cli import cli
 from llm_sse.testing import FakeServer, cut, say, stall, status
 from llm_sse.web.serve import listen
 from tests.helpers import until
@@ -125,6 +129,41 @@ class TestCommand:
             answer = _get(process, "/api/providers", **headers)
             assert answer.status == expected
             _close(answer)
+
+    @pytest.mark.parametrize("keys", [{}, {"OPENAI_API_KEY": _KEY}])
+    def test_runs_in_this_process(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]
+    ) -> None:
+        """When it has ended, no thread, no socket and no signal handler is left."""
+        if keys:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
+        server.script(say("one"), stall())
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        seen: list[bytes] = []
+
+        def visit() -> None:
+            answer = None
+            while answer is None:
+                with suppress(OSError):
+                    answer = urlopen(f"http://127.0.0.1:{port}/stream?prompt=Hi", timeout=20)
+            with answer:
+                while b'"token"' not in (line := answer.readline()):
+                    pass
+                os.kill(os.getpid(), signal.SIGTERM)
+                seen.append(line)
+                seen.append(answer.read())
+
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        visitor = threading.Thread(target=visit)
+        visitor.start()
+        names = [f"--provider={name}" for name in ("openai",) if keys]
+        result = CliRunner().invoke(cli, ["serve", "--port", str(port), *names], env=keys)
+        visitor.join(20)
+        assert (result.exit_code, result.stdout) == (0, f"http://127.0.0.1:{port}/\n")
+        assert ("built-in fake" in result.stderr) is not bool(keys)
+        assert b"event: error" in seen[1]
+        assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
 
 
 class TestEnding:
