@@ -9,10 +9,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from io import TextIOWrapper
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
 import requests
@@ -46,7 +46,11 @@ from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream, stream_sync
 from .testing.server import FakeServer
 
+if TYPE_CHECKING:
+    from .web.app import Target
+
 _NEEDS_EXTRA = 'llm-sse: the command needs the extra "cli": pip install "llm-sse[cli]"'
+_NEEDS_SERVE = 'llm-sse: `serve` needs the extra "serve": pip install "llm-sse[cli,serve]"'
 
 try:
     import click
@@ -80,6 +84,7 @@ _EPILOG = "\b\nExit codes:\n" + "\n".join(f"{code:5}  {text}" for code, text, _ 
 #: A narrower terminal gets the base URLs below the models.
 _WIDE_COLUMNS = 110
 
+_COUNT = click.IntRange(min=1)
 _FROM_0 = click.FloatRange(min=0)
 _ABOVE_0 = click.FloatRange(min=0, min_open=True)
 
@@ -267,6 +272,67 @@ def fake(
         _wait()
 
 
+@cli.command()
+@click.option("--host", default="127.0.0.1", help="The address; beyond loopback it needs --token.")
+@click.option("--port", type=click.IntRange(0, 65535), default=8766, help="0 takes a free one.")
+@click.option(
+    "-p",
+    "--provider",
+    "names",
+    metavar="NAME",
+    multiple=True,
+    shell_complete=_names,
+    help="Who can be asked; may be given several times. Else all whose key is set.",
+)
+@click.option(
+    "--token",
+    envvar="LLM_SSE_TOKEN",
+    show_envvar=True,
+    help="What visitors have to know. Others see the command line, but not the environment.",
+)
+@click.option("--allow-host", metavar="NAME", multiple=True, help="A name under which it is known.")
+@click.option(
+    "--allow-origin", metavar="URL", multiple=True, help="Another site whose pages may ask."
+)
+@click.option("--max-streams", type=_COUNT, default=32, help="Answers at once.")
+@click.option("--max-streams-per-client", type=_COUNT, default=8, help="Of them, per address.")
+@click.option("--max-prompt-chars", type=_COUNT, default=32_000, help="The longest question.")
+@click.option("--max-request-bytes", type=_COUNT, default=1024 * 1024, help="The largest body.")
+def serve(
+    *,
+    host: str,
+    port: int,
+    names: tuple[str, ...],
+    token: str | None,
+    allow_host: tuple[str, ...],
+    allow_origin: tuple[str, ...],
+    **limits: int,
+) -> None:
+    """Serve a page that streams, and OpenAI's API, until Ctrl-C."""
+    try:
+        # Only here, because they are in an extra of their own.
+        from .web.app import Limits, Site  # noqa: PLC0415
+        from .web.guard import Guard, is_loopback  # noqa: PLC0415
+        from .web.serve import listen  # noqa: PLC0415
+        from .web.serve import serve as run  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("flask", "waitress", "werkzeug"):
+            raise
+        click.echo(_NEEDS_SERVE, err=True)
+        sys.exit(2)
+    token = token or None
+    if token is None and not is_loopback(host):
+        raise click.UsageError(
+            f"--host {host} is reached by others: it needs --token, or LLM_SSE_TOKEN"
+        )
+    guard = Guard(token=token, hosts=allow_host, origins=allow_origin)
+    with _targets(names) as targets, listen(host, port) as listener:
+        at = listener.getsockname()
+        shown = f"[{at[0]}]" if ":" in at[0] else at[0]
+        site = Site(targets, guard=guard, limits=Limits(**limits))
+        run(site, listener, lambda: click.echo(f"http://{shown}:{at[1]}/"))
+
+
 def _rows() -> Iterator[Provider]:
     """Yield all rows; say of those that other distributions offer why one cannot be loaded."""
     for name in provider_names():
@@ -311,6 +377,52 @@ def _prompt(ctx: click.Context) -> str:
 
 
 @contextmanager
+def _targets(names: Sequence[str]) -> Iterator[list[Target]]:
+    """Say who can be asked on a page: those who are named, else who is ready, else a fake.
+
+    Raises:
+        ConfigurationError: A provider that is named lacks its key, its model or its address.
+    """
+    from .web.app import Target  # noqa: PLC0415 - it needs Flask
+
+    rows = [find_provider(name) for name in dict.fromkeys(names)]
+    for row in rows:
+        if not _is_ready(row, None):
+            raise ConfigurationError(
+                f"{row.name} cannot be asked: set {' or '.join(row.key_env)}, and, where it has no "
+                f"default, {row.model_env} and {row.base_url_env}",
+                provider=row.name,
+            )
+    rows = rows or [row for row in PROVIDERS.values() if _is_ready(row, None)]
+    if rows:
+        models = (os.environ.get(row.model_env) or row.model for row in rows)
+        yield [
+            Target(row.name, model, {"provider": row.name})
+            for row, model in zip(rows, models, strict=True)
+        ]
+        return
+    with _fake("the answers come") as arguments:
+        yield [Target("fake", "fake", arguments, fake=True)]
+
+
+@contextmanager
+def _fake(what: str) -> Iterator[dict[str, Any]]:
+    """Run the built-in fake provider, say so, and say how it is reached."""
+    rows = [PROVIDERS[name] for name in FORMATS]
+    keys = ", ".join(dict.fromkeys(" or ".join(row.key_env) for row in rows))
+    _note(f"no key found ({keys}, ...): {what} from the built-in fake provider")
+    first = next(iter(PROVIDERS))
+    with FakeServer(ttft_s=0.2, tokens_per_s=40) as server, requests.Session() as session:
+        session.trust_env = False  # a proxy cannot reach this machine's loopback
+        yield {
+            "provider": first,
+            "base_url": server.base_url(first),
+            "api_key": "fake",
+            "session": session,
+        }
+
+
+@contextmanager
 def _target(
     provider: str | None, base_url: str | None, model: str | None
 ) -> Iterator[dict[str, Any]]:
@@ -322,17 +434,8 @@ def _target(
     if provider or base_url or ready:
         yield {"provider": provider or first, "base_url": base_url}
         return
-    rows = [PROVIDERS[name] for name in FORMATS]
-    keys = ", ".join(dict.fromkeys(" or ".join(row.key_env) for row in rows))
-    _note(f"no key found ({keys}, ...): this answer comes from the built-in fake provider")
-    with FakeServer(ttft_s=0.2, tokens_per_s=40) as server, requests.Session() as session:
-        session.trust_env = False  # a proxy cannot reach this machine's loopback
-        yield {
-            "provider": first,
-            "base_url": server.base_url(first),
-            "api_key": "fake",
-            "session": session,
-        }
+    with _fake("this answer comes") as arguments:
+        yield arguments
 
 
 def _print(stream: TokenStream, as_json: bool) -> None:

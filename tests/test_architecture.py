@@ -37,15 +37,24 @@ WORLD_EXCEPTIONS = {
 }
 
 #: What of the web faces is still, like the core.
-STILL_OF_WEB = frozenset({"llm_sse.web.formats", "llm_sse.web.problem", "llm_sse.web.ui_message"})
+STILL_OF_WEB = frozenset(
+    {
+        "llm_sse.web.chat_completions",
+        "llm_sse.web.formats",
+        "llm_sse.web.guard",
+        "llm_sse.web.problem",
+        "llm_sse.web.ui_message",
+    }
+)
 
-#: The only importer of each web framework.
+#: The only importers of each web framework.
 FRAMEWORKS = {
-    "flask": "llm_sse.web.flask",
-    "werkzeug": "llm_sse.web.flask",
-    "django": "llm_sse.web.django",
-    "asgiref": "llm_sse.web.django",
-    "redis": "llm_sse.web.redis",
+    "flask": {"llm_sse.web.flask", "llm_sse.web.app"},
+    "werkzeug": {"llm_sse.web.flask", "llm_sse.web.app"},
+    "waitress": {"llm_sse.web.serve"},
+    "django": {"llm_sse.web.django"},
+    "asgiref": {"llm_sse.web.django"},
+    "redis": {"llm_sse.web.redis"},
 }
 
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
@@ -166,7 +175,7 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
     """Find requests and urllib3 outside the transport, any other library outside its own file."""
     for found in module.imports:
         where = f"{module.name}:{found.line} imports {found.target}"
-        if FRAMEWORKS.get(found.top, module.name) != module.name:
+        if module.name not in FRAMEWORKS.get(found.top, {module.name}):
             yield where
         if found.top in ("click", "rich") and module.part != "cli":
             yield where

@@ -844,11 +844,12 @@ def test_the_library_needs_no_extra() -> None:
     """Only the command imports `click`, and `rich` when it prints; only its face a framework."""
     result = _python(
         "import importlib, pkgutil, sys, llm_sse\n"
-        "extras = ('llm_sse.cli', 'llm_sse.__main__', 'llm_sse.web.flask', 'llm_sse.web.django')\n"
+        "extras = ['llm_sse.cli', 'llm_sse.__main__']\n"
+        "extras += [f'llm_sse.web.{name}' for name in ('flask', 'django', 'app', 'serve')]\n"
         "for info in pkgutil.walk_packages(llm_sse.__path__, 'llm_sse.'):\n"
         "    if info.name not in extras:\n"
         "        importlib.import_module(info.name)\n"
-        "assert not {'click', 'rich', 'flask', 'django'} & set(sys.modules)\n"
+        "assert not {'click', 'rich', 'flask', 'django', 'waitress'} & set(sys.modules)\n"
         "import llm_sse.cli\n"
         "assert 'click' in sys.modules and 'rich' not in sys.modules\n"
     )

@@ -1,0 +1,373 @@
+"use strict";
+
+// The page of `llm-sse serve`. Model text goes into the page as text only: the site's policy
+// (Trusted Types) allows nothing else.
+
+const $ = (id) => document.getElementById(id);
+const SVG = "http://www.w3.org/2000/svg";
+const WIDTH = 800;
+const HEIGHT = 140;
+const MOST_BARS = 400;
+const RECONNECT_MS = [500, 1000, 2000, 4000];
+const TOKEN = "llm-sse-token";
+const THEME = "llm-sse-theme";
+
+// --- dark mode ---
+
+const prefersDark = matchMedia("(prefers-color-scheme: dark)");
+
+function showTheme() {
+  const chosen = localStorage.getItem(THEME);
+  const dark = chosen ? chosen === "dark" : prefersDark.matches;
+  document.documentElement.dataset.theme = dark ? "dark" : "light";
+  $("theme").setAttribute("aria-pressed", String(dark));
+}
+
+$("theme").addEventListener("click", () => {
+  const dark = document.documentElement.dataset.theme === "dark";
+  localStorage.setItem(THEME, dark ? "light" : "dark");
+  showTheme();
+});
+prefersDark.addEventListener("change", showTheme);
+showTheme();
+
+// --- the token: from the address's fragment, which no server sees, or from the form ---
+
+function takeFragment() {
+  const given = new URLSearchParams(location.hash.slice(1)).get("token");
+  if (!given) return;
+  sessionStorage.setItem(TOKEN, given);
+  history.replaceState(null, "", location.pathname);
+}
+takeFragment();
+
+function headers() {
+  const token = sessionStorage.getItem(TOKEN);
+  return token ? { Authorization: `Bearer ${token}` } : {};
+}
+
+function showLogin(wrong) {
+  sessionStorage.removeItem(TOKEN);
+  $("login").hidden = false;
+  $("ask").hidden = true;
+  if (wrong) show("The token is wrong.", false);
+  $("token").focus();
+}
+
+$("login").addEventListener("submit", (event) => {
+  event.preventDefault();
+  sessionStorage.setItem(TOKEN, $("token").value.trim());
+  $("token").value = "";
+  start();
+});
+
+// --- what can be asked ---
+
+let providers = [];
+let running = null;
+
+async function start() {
+  const hadToken = sessionStorage.getItem(TOKEN) !== null;
+  let response;
+  try {
+    response = await fetch("api/providers", { headers: headers() });
+  } catch {
+    show("The site cannot be reached.", false);
+    return;
+  }
+  if (response.status === 401) return showLogin(hadToken);
+  if (!response.ok) return show("The site does not answer as it should.", false);
+  const site = await response.json();
+  providers = site.providers;
+  $("login").hidden = true;
+  $("ask").hidden = false;
+  $("trouble").hidden = true;
+  $("fake").hidden = !site.fake;
+  $("who").textContent = `v${site.version}`;
+  $("who").hidden = false;
+  $("prompt").maxLength = site.max_prompt_chars;
+  $("provider").replaceChildren(...providers.map(({ name }) => new Option(name, name)));
+  showModels();
+  $("prompt").focus();
+  document.body.dataset.state = "ready";
+}
+
+function showModels() {
+  const chosen = providers.find(({ name }) => name === $("provider").value);
+  $("model").value = "";
+  $("model").placeholder = chosen ? chosen.model : "";
+  $("models").replaceChildren(...(chosen ? [new Option(chosen.model, chosen.model)] : []));
+}
+$("provider").addEventListener("change", showModels);
+
+// --- server-sent events from a fetch ---
+
+async function* events(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  let name = "";
+  let data = [];
+  try {
+    for (;;) {
+      const { value, done } = await reader.read();
+      if (done) return;
+      const lines = (rest + value).split("\n");
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line === "") {
+          if (data.length) yield { name, data: data.join("\n") };
+          name = "";
+          data = [];
+        } else if (line.startsWith("data:")) {
+          data.push(line.slice(5).replace(/^ /, ""));
+        } else if (line.startsWith("event:")) {
+          name = line.slice(6).trim();
+        }
+      }
+    }
+  } finally {
+    reader.cancel().catch(() => {});
+  }
+}
+
+// --- the pace ---
+
+class Pace {
+  constructor() {
+    this.began = performance.now();
+    this.last = this.began;
+    this.waits = [];
+    this.first = null;
+    this.outputTokens = null;
+    this.drawn = false;
+  }
+
+  token() {
+    const now = performance.now();
+    if (this.first === null) this.first = now;
+    this.waits.push(now - this.last);
+    this.last = now;
+    if (!this.drawn) {
+      this.drawn = true;
+      requestAnimationFrame(() => {
+        this.drawn = false;
+        this.show();
+      });
+    }
+  }
+
+  show() {
+    const count = this.waits.length;
+    const spread = (this.last - this.first) / 1000;
+    $("ttft").textContent = this.first === null ? "–" : `${Math.round(this.first - this.began)} ms`;
+    $("count").textContent = this.outputTokens ?? (count || "–");
+    $("rate").textContent = count > 1 && spread > 0 ? ((count - 1) / spread).toFixed(1) : "–";
+    $("total").textContent = `${((this.last - this.began) / 1000).toFixed(1)} s`;
+    this.plot();
+  }
+
+  plot() {
+    const waits = this.waits.slice(-MOST_BARS);
+    // The first wait is the model's thinking; the scale is that of the others.
+    const later = this.waits.length > 1 ? this.waits.slice(1) : waits;
+    const sorted = [...later].sort((a, b) => a - b);
+    const middle = sorted[Math.floor(sorted.length / 2)] ?? 0;
+    const top = Math.max(10, (sorted[sorted.length - 1] ?? 0) * 1.1);
+    const step = WIDTH / Math.max(40, waits.length);
+    const bars = waits.map((wait, index) => {
+      const height = Math.max(2, (Math.min(wait, top) / top) * HEIGHT);
+      const first = index === 0 && waits.length === this.waits.length;
+      return shape("rect", {
+        x: index * step,
+        y: HEIGHT - height,
+        width: Math.max(1, step * 0.7),
+        height,
+        rx: Math.min(2, step * 0.3),
+        class: first ? "first" : "",
+      });
+    });
+    const level = HEIGHT - (middle / top) * HEIGHT;
+    const line = shape("line", { x1: 0, x2: WIDTH, y1: level, y2: level });
+    const title = $("plot-title");
+    const worst = sorted[sorted.length - 1] ?? 0;
+    title.textContent =
+      `${this.waits.length} tokens; half of them within ${middle.toFixed(0)} ms ` +
+      `of the one before, the last after ${worst.toFixed(0)} ms at most`;
+    $("plot").replaceChildren(title, line, ...bars);
+    $("scale").textContent = `median ${middle.toFixed(0)} ms, longest ${worst.toFixed(0)} ms`;
+  }
+}
+
+function shape(name, attributes) {
+  const element = document.createElementNS(SVG, name);
+  for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+  return element;
+}
+
+// --- a screen reader hears whole sentences, not tokens ---
+
+class Voice {
+  constructor() {
+    this.pending = "";
+    $("spoken").replaceChildren();
+  }
+
+  add(text) {
+    this.pending += text;
+    const end = Math.max(...[". ", "! ", "? ", "\n"].map((mark) => this.pending.lastIndexOf(mark)));
+    if (end >= 0) this.say(end + 1);
+  }
+
+  say(length = this.pending.length) {
+    const sentence = this.pending.slice(0, length).trim();
+    this.pending = this.pending.slice(length);
+    if (!sentence) return;
+    const line = document.createElement("p");
+    line.textContent = sentence;
+    $("spoken").append(line);
+  }
+}
+
+// --- asking ---
+
+function state(name, text) {
+  document.body.dataset.state = name;
+  $("status").textContent = text;
+  const busy = name === "waiting" || name === "streaming";
+  $("send").disabled = busy;
+  $("stop").disabled = !busy;
+  $("answer").setAttribute("aria-busy", String(busy));
+}
+
+function show(problem, retryable = true) {
+  $("what").textContent = problem;
+  $("again").hidden = !retryable;
+  $("trouble").hidden = false;
+}
+
+class Trouble extends Error {
+  constructor(detail, retryable, retryAfterS) {
+    super(detail);
+    this.retryable = retryable;
+    this.retryAfterS = retryAfterS;
+  }
+}
+
+async function problemOf(response) {
+  try {
+    const problem = await response.json();
+    return new Trouble(problem.detail, problem.retryable === true, problem.retry_after_s);
+  } catch {
+    return new Trouble(`The site answered with status ${response.status}.`, true);
+  }
+}
+
+function rest(ms, signal) {
+  return new Promise((resolve, reject) => {
+    const timer = setTimeout(resolve, ms);
+    signal.addEventListener("abort", () => {
+      clearTimeout(timer);
+      reject(signal.reason);
+    });
+  });
+}
+
+// A site that cannot be reached may be about to come back: nothing has been asked yet.
+async function connect(question, signal) {
+  for (let attempt = 0; ; attempt += 1) {
+    try {
+      return await fetch("stream", {
+        method: "POST",
+        headers: { "Content-Type": "application/json", ...headers() },
+        body: JSON.stringify(question),
+        signal,
+      });
+    } catch (error) {
+      if (signal.aborted || attempt >= RECONNECT_MS.length) throw error;
+      $("status").textContent = "Reconnecting";
+      await rest(RECONNECT_MS[attempt], signal);
+    }
+  }
+}
+
+async function read(question, controller, pace, voice) {
+  const response = await connect(question, controller.signal);
+  if (response.status === 401) {
+    showLogin(true);
+    throw new Trouble("The token is wrong.", false);
+  }
+  if (!response.ok) throw await problemOf(response);
+  for await (const { name, data } of events(response.body)) {
+    if (data === "[DONE]") return;
+    const event = JSON.parse(data);
+    if (name === "error") throw new Trouble(event.detail, event.retryable);
+    if (name === "text_delta" || name === "refusal_delta") {
+      if (pace.first === null) state("streaming", "Answering");
+      $("answer").append(event.text);
+      pace.token();
+      voice.add(event.text);
+    } else if (name === "reasoning_delta" && event.text) {
+      $("thinking").hidden = false;
+      $("reasoning").append(event.text);
+      $("status").textContent = "Thinking";
+    } else if (name === "retrying") {
+      $("status").textContent = "Trying again";
+    } else if (name === "usage") {
+      pace.outputTokens = event.output_tokens ?? null;
+    } else if (name === "finish" && event.reason === "length") {
+      show("The answer was cut off at its greatest length.", false);
+    }
+  }
+  throw new Trouble("The connection broke off before the answer's end.", true);
+}
+
+async function ask() {
+  const prompt = $("prompt").value;
+  if (!prompt.trim() || running) return;
+  const controller = new AbortController();
+  running = controller;
+  $("answer").replaceChildren();
+  $("reasoning").replaceChildren();
+  $("thinking").hidden = true;
+  $("trouble").hidden = true;
+  for (const id of ["ttft", "rate", "count", "total"]) $(id).textContent = "–";
+  state("waiting", "Waiting for the first token");
+  const pace = new Pace();
+  const voice = new Voice();
+  const question = { prompt, provider: $("provider").value, format: "events" };
+  if ($("model").value.trim()) question.model = $("model").value.trim();
+  try {
+    await read(question, controller, pace, voice);
+    state("done", "Complete");
+  } catch (error) {
+    if (controller.signal.aborted) {
+      state("stopped", "Stopped");
+    } else {
+      state("failed", "Failed");
+      // What is no trouble of ours is the browser's: the network.
+      const known = error instanceof Trouble;
+      const wait = known && error.retryAfterS ? ` Try again in ${error.retryAfterS} s.` : "";
+      show(known ? error.message + wait : "The connection broke off.", !known || error.retryable);
+    }
+  } finally {
+    running = null;
+    if (pace.first !== null) pace.show();
+    voice.say();
+  }
+}
+
+$("ask").addEventListener("submit", (event) => {
+  event.preventDefault();
+  ask();
+});
+$("again").addEventListener("click", ask);
+$("stop").addEventListener("click", () => running?.abort());
+document.addEventListener("keydown", (event) => {
+  if (event.key === "Escape") running?.abort();
+  else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !$("ask").hidden) {
+    event.preventDefault();
+    $("ask").requestSubmit();
+  }
+});
+
+start();

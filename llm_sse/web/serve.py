@@ -1,0 +1,102 @@
+"""The reference application on waitress, until a signal ends it.
+
+A signal ends the streams first, each with an error that its reader sees; then the server. A second
+signal does not wait.
+"""
+
+from __future__ import annotations
+
+import _thread
+import logging
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+from waitress.server import create_server
+
+from ..errors import ConfigurationError
+from .app import Site
+
+__all__ = ["listen", "serve"]
+
+_BACKLOG = 1024
+#: Threads beside those that stream: for the page, and for refusals.
+_SPARE_THREADS = 4
+#: How long the streams and their last bytes may take to end, in seconds.
+_STREAMS_WAIT_S = 3.0
+_FLUSH_WAIT_S = 1.0
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Listen on an address; port 0 takes a free one.
+
+    Raises:
+        ConfigurationError: It cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {host}:{port}: {error}") from error
+
+
+def serve(
+    site: Site, listener: socket.socket, on_ready: Callable[[], object] = lambda: None
+) -> None:
+    """Serve until SIGINT or SIGTERM.
+
+    Args:
+        site: What is served.
+        listener: Where.
+        on_ready: Called when signals are heard and requests are answered.
+
+    Thread: the main one, because signals come there.
+    """
+    limits = site.limits
+    # It says how long its queue is, which is no trouble: there are as many threads as streams.
+    logging.getLogger("waitress.queue").setLevel(logging.ERROR)
+    server: Any = create_server(
+        site.app,
+        sockets=[listener],
+        threads=limits.max_streams + _SPARE_THREADS,
+        connection_limit=2 * limits.max_streams + 100,
+        max_request_body_size=2 * limits.max_request_bytes,
+        ident=None,
+    )
+    ending = threading.Event()
+
+    def end(number: int, frame: FrameType | None) -> None:
+        if ending.is_set():
+            raise KeyboardInterrupt
+        ending.set()
+        threading.Thread(target=_end, args=(site, server), name="llm-sse-end", daemon=True).start()
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        on_ready()
+        server.run()
+    except KeyboardInterrupt:  # it came outside the server's loop
+        server.task_dispatcher.shutdown()
+    finally:
+        for channel in list(server.active_channels.values()):
+            channel.handle_close()
+        server.close()
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end(site: Site, server: Any) -> None:
+    """End the streams, let their last bytes out, and end the server's loop."""
+    site.slots.close(_STREAMS_WAIT_S)
+    deadline = time.monotonic() + _FLUSH_WAIT_S
+    while time.monotonic() < deadline and any(
+        channel.requests or channel.total_outbufs_len
+        for channel in list(server.active_channels.values())
+    ):
+        time.sleep(0.01)
+    _thread.interrupt_main(signal.SIGINT)
+    server.pull_trigger()

@@ -1,0 +1,430 @@
+from __future__ import annotations
+
+import gc
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from flask.testing import FlaskClient
+
+from llm_sse.errors import ConfigurationError
+from llm_sse.testing import (
+    FakeServer,
+    call_tool,
+    cut,
+    finish,
+    say,
+    stall,
+    status,
+)
+from llm_sse.web.app import Limits, Site, Target
+from llm_sse.web.guard import Guard
+from tests.helpers import until
+
+_TOKEN = "a-token-of-a-good-length"
+_KEY = "sk-secret-of-the-site"
+_ASK = {"prompt": "Hi"}
+_CHAT: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
+
+Make = Callable[..., FlaskClient]
+
+
+@pytest.fixture
+def make(server: FakeServer) -> Make:
+    """Make a site that asks the fake server, as two providers."""
+
+    def run(**given: Any) -> FlaskClient:
+        targets = [
+            Target(
+                name, model, {"provider": name, "base_url": server.base_url(name), "api_key": _KEY}
+            )
+            for name, model in (("openai", "gpt-any"), ("anthropic", "claude-any"))
+        ]
+        return Site(targets, **given).app.test_client()
+
+    return run
+
+
+@pytest.fixture
+def client(make: Make) -> FlaskClient:
+    """A site without a token."""
+    return make()
+
+
+@pytest.fixture
+def running(server: FakeServer) -> Iterator[list[Any]]:
+    """Responses that are still running; they are closed after the test."""
+    responses: list[Any] = []
+    yield responses
+    for response in responses:
+        response.close()
+    until(lambda: all(request.ended.is_set() for request in server.requests))
+
+
+class TestPage:
+    def test_has_a_strict_policy(self, client: FlaskClient) -> None:
+        """No script of others, no frame, no referrer, no guessing of types, no inline script."""
+        answer = client.get("/")
+        policy = answer.headers["Content-Security-Policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "<script>" not in answer.text
+        assert " style=" not in answer.text
+        answer.close()
+
+    def test_is_three_files(self, client: FlaskClient) -> None:
+        """Nothing comes from elsewhere."""
+        for path, kind in (("/style.css", "text/css"), ("/app.js", "text/javascript")):
+            with client.get(path) as answer:
+                assert answer.mimetype == kind
+                assert "https://" not in answer.text
+        with client.get("/") as page:
+            assert "https://" not in page.text
+
+    def test_tells_who_can_be_asked(self, client: FlaskClient) -> None:
+        """Names and models; no key, no address."""
+        answer = client.get("/api/providers")
+        assert answer.get_json()["providers"] == [
+            {"name": "openai", "model": "gpt-any"},
+            {"name": "anthropic", "model": "claude-any"},
+        ]
+        assert answer.get_json()["fake"] is False
+        assert _KEY not in answer.text
+
+    def test_is_healthy(self, client: FlaskClient) -> None:
+        """A supervisor is told so, and nothing else."""
+        assert client.get("/healthz").get_json() == {"status": "ok"}
+
+
+class TestStream:
+    def test_answers_json(self, client: FlaskClient, server: FakeServer) -> None:
+        """Provider, model and settings are the visitor's."""
+        server.script(say("one two"))
+        asked = {
+            **_ASK,
+            "provider": "anthropic",
+            "model": "claude-other",
+            "system": "Be brief.",
+            "max_tokens": 7,
+            "temperature": 0.5,
+        }
+        answer = client.post("/stream", json=asked)
+        assert answer.text.endswith('data: {"token":" two"}\n\nid: 3\ndata: [DONE]\n\n')
+        sent = server.requests[0].json
+        assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("claude-other", 7, 0.5)
+        assert server.requests[0].provider == "anthropic"
+        assert "Be brief." in str(sent["system"])
+
+    def test_answers_a_query(self, client: FlaskClient, server: FakeServer) -> None:
+        """Numbers in a query are numbers."""
+        server.script(say("one"))
+        answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text")
+        assert answer.text == "one"
+        assert server.requests[0].json["model"] == "gpt-any"
+        assert 7 in server.requests[0].json.values()
+
+    def test_does_not_ask_a_second_time(self, client: FlaskClient, server: FakeServer) -> None:
+        """`EventSource` asks again after an answer's end, and is told to stop; HEAD is none."""
+        answer = client.get("/stream?prompt=Hi", headers={"Last-Event-ID": "4"})
+        assert answer.status_code == 204
+        assert client.head("/stream?prompt=Hi").status_code == 200
+        assert server.requests == []
+
+    @pytest.mark.parametrize(
+        ("body", "said"),
+        [
+            ({}, "missing required field `prompt`"),
+            ({**_ASK, "promt": "x"}, "unknown field `promt`"),
+            ({**_ASK, "max_tokens": "many"}, "Expected `int"),
+            ({**_ASK, "provider": "gemini"}, "there are: openai, anthropic"),
+            ({**_ASK, "format": "xml"}, "unknown format 'xml'"),
+            ({**_ASK, "max_tokens": -1}, "max_tokens"),
+            ({"prompt": "\ud800"}, ""),
+        ],
+    )
+    def test_says_what_is_wrong_with_a_question(
+        self, client: FlaskClient, server: FakeServer, body: Any, said: str
+    ) -> None:
+        """It is the visitor's fault, and nothing is asked."""
+        answer = client.post("/stream", json=body)
+        assert answer.status_code == 400
+        assert said in answer.get_json()["detail"]
+        assert answer.content_type == "application/problem+json"
+        assert server.requests == []
+
+    def test_takes_json_only(self, client: FlaskClient) -> None:
+        """What any page may send without being asked is refused; so is what is no JSON."""
+        for kind in ("text/plain", "application/x-www-form-urlencoded"):
+            answer = client.post("/stream", data='{"prompt": "Hi"}', content_type=kind)
+            assert answer.status_code == 415
+        for data in ("{", b"\xff", "[" * 100_000):
+            answer = client.post("/stream", data=data, content_type="application/json")
+            assert answer.status_code == 400
+
+    def test_a_refusal_of_the_providers_has_a_status(
+        self, client: FlaskClient, server: FakeServer
+    ) -> None:
+        """The key is the site's affair."""
+        server.script(status(401, f"the key {_KEY} is wrong"))
+        answer = client.post("/stream", json=_ASK)
+        assert (answer.status_code, answer.get_json()["code"]) == (502, "misconfigured")
+        assert _KEY not in answer.text
+
+    def test_paths_and_methods_that_are_not_there(self, client: FlaskClient) -> None:
+        """They are problems like the others; HTTP's own headers are there."""
+        assert client.get("/nowhere").get_json()["status"] == 404
+        answer = client.put("/stream")
+        assert answer.status_code == 405
+        assert set(answer.headers["Allow"].split(", ")) >= {"GET", "POST"}
+        assert client.get("/v1/nowhere").get_json()["error"]["code"] == "invalid_request"
+
+
+class TestLimits:
+    def test_streams_of_a_client_and_of_all(
+        self, make: Make, server: FakeServer, running: list[Any]
+    ) -> None:
+        """One too many gets a 429 that says when to ask again; an end makes room."""
+        server.script(say("one"), stall())
+        client = make(limits=Limits(max_streams=3, max_streams_per_client=2), heartbeat_s=0.1)
+
+        def ask(address: str) -> Any:
+            answer = client.post(
+                "/stream", json=_ASK, environ_base={"REMOTE_ADDR": address}, buffered=False
+            )
+            running.append(answer)
+            return answer
+
+        assert [ask("10.0.0.1").status_code for _ in range(3)] == [200, 200, 429]
+        assert running[-1].headers["Retry-After"] == "5"
+        assert running[-1].get_json()["code"] == "too_many_streams"
+        assert [ask("10.0.0.2").status_code for _ in range(2)] == [200, 429]
+        assert "running here" in running[-1].get_json()["detail"]
+        running[0].close()
+        assert [ask("10.0.0.1").status_code for _ in range(2)] == [200, 429]
+
+    @pytest.mark.parametrize("end", [say("one"), status(401), cut()])
+    @pytest.mark.parametrize(
+        ("path", "body"),
+        [
+            ("/stream", _ASK),
+            ("/v1/chat/completions", _CHAT),
+            ("/v1/chat/completions", {**_CHAT, "stream": True}),
+            ("/stream", {**_ASK, "max_tokens": -1}),
+            ("/v1/chat/completions", {**_CHAT, "max_tokens": -1}),
+        ],
+    )
+    def test_every_ending_gives_the_place_back(
+        self, make: Make, server: FakeServer, end: Any, path: str, body: dict[str, Any]
+    ) -> None:
+        """Also an error's, and that of a question that cannot be asked."""
+        client = make(limits=Limits(max_streams=1))
+        server.enqueue(end)
+        client.post(path, json=body).close()
+        with client.post("/stream", json=_ASK) as answer:
+            assert answer.status_code != 429
+        until(lambda: all(request.ended.is_set() for request in server.requests))
+
+    def test_a_response_that_is_dropped_gives_its_place_back(
+        self, make: Make, server: FakeServer
+    ) -> None:
+        """When other code fails after the view, nobody closes the response."""
+        server.script(say("one"), stall())
+        client = make(limits=Limits(max_streams=1))
+        app = client.application
+        app.logger.disabled = True
+
+        errors = [KeyError("mine")]
+
+        @app.after_request
+        def fail(response: Any) -> Any:
+            if errors:
+                raise errors.pop()
+            return response
+
+        assert client.post("/stream", json=_ASK).status_code == 500
+        gc.collect()
+        with client.post("/stream", json=_ASK, buffered=False) as answer:
+            assert answer.status_code == 200
+        until(lambda: all(request.ended.is_set() for request in server.requests))
+
+    def test_the_length_of_a_question(self, make: Make, server: FakeServer) -> None:
+        """Characters count, of the whole conversation; a picture's data does not."""
+        client = make(limits=Limits(max_prompt_chars=20))
+        assert client.post("/stream", json={"prompt": "x" * 21}).status_code == 413
+        assert client.post("/stream", json={"prompt": "x" * 20}).status_code == 200
+        turns = [{"role": "user", "content": "x" * 10}] * 2
+        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
+        assert answer.status_code == 413
+        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+        turns = [{"role": "user", "content": [picture]}]
+        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
+        assert answer.status_code == 200
+
+    def test_the_size_of_a_request(self, make: Make, server: FakeServer) -> None:
+        """It is not read to its end."""
+        client = make(limits=Limits(max_request_bytes=100))
+        assert client.post("/stream", json={"prompt": "x" * 100}).status_code == 413
+        assert server.requests == []
+
+    def test_wrong_limits(self) -> None:
+        """None of them can be nothing."""
+        with pytest.raises(ConfigurationError, match="max_streams must be at least 1, not 0"):
+            Limits(max_streams=0)
+        with pytest.raises(ConfigurationError, match="at least one provider"):
+            Site([])
+
+
+class TestGuarded:
+    def test_needs_the_token(self, make: Make, server: FakeServer) -> None:
+        """All but the page and its health; OpenAI's clients are told in their words."""
+        client = make(guard=Guard(token=_TOKEN))
+        for path in ("/", "/healthz", "/app.js"):
+            with client.get(path) as shown:
+                assert shown.status_code == 200
+        answer = client.post("/stream", json=_ASK)
+        assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+        assert client.get("/stream?prompt=Hi").status_code == 401
+        assert client.get("/api/providers").status_code == 401
+        assert client.get("/v1/models").get_json()["error"]["code"] == "unauthorized"
+        assert server.requests == []
+        known = {"Authorization": f"Bearer {_TOKEN}"}
+        assert client.post("/stream", json=_ASK, headers=known).status_code == 200
+        assert client.get(f"/stream?prompt=Hi&token={_TOKEN}").status_code == 401
+
+    def test_refuses_hosts_and_origins(self, client: FlaskClient, server: FakeServer) -> None:
+        """Another name is refused everywhere, another page where it could ask."""
+        assert client.get("/", headers={"Host": "evil.example"}).status_code == 421
+        evil = {"Origin": "https://evil.example"}
+        answer = client.post("/stream", json=_ASK, headers=evil)
+        assert answer.status_code == 403
+        assert "Access-Control-Allow-Origin" not in answer.headers
+        image = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Dest": "image"}
+        assert client.get("/stream?prompt=Hi", headers=image).status_code == 403
+        with client.get("/", headers={"Sec-Fetch-Site": "cross-site"}) as followed:
+            assert followed.status_code == 200  # a link on another page
+        assert client.options("/stream", headers=evil).status_code == 403
+        assert server.requests == []
+
+    def test_lets_named_origins_ask(self, make: Make) -> None:
+        """A preflight needs no token, because browsers send none; caches keep them apart."""
+        mine = {"Origin": "https://mine.example", "Sec-Fetch-Site": "cross-site"}
+        client = make(guard=Guard(token=_TOKEN, origins=["https://mine.example"]))
+        answer = client.options("/stream", headers=mine)
+        assert answer.status_code == 204
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://mine.example"
+        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert answer.headers["Vary"] == "Origin"
+        answer = client.post("/stream", json=_ASK, headers=mine)
+        assert answer.status_code == 401
+        assert answer.headers["Access-Control-Allow-Origin"] == "https://mine.example"
+
+
+class TestChatCompletions:
+    def test_answers_whole(self, client: FlaskClient, server: FakeServer) -> None:
+        """Whoever answers, it is OpenAI's object, with nothing of the other provider's in it."""
+        server.script(say("one two"))
+        answer = client.post(
+            "/v1/chat/completions", json={**_CHAT, "model": "anthropic"}
+        ).get_json()
+        assert answer["choices"][0]["message"]["content"] == "one two"
+        assert answer["choices"][0]["finish_reason"] == "stop"
+        assert answer["usage"]["completion_tokens"] > 0
+        assert "input_tokens" not in answer["usage"]
+        assert server.requests[0].provider == "anthropic"
+        assert server.requests[0].json["model"] == "claude-any"
+
+    @pytest.mark.parametrize(
+        ("model", "provider", "asked"),
+        [
+            ("gpt-x", "openai", "gpt-x"),
+            ("openai", "openai", "gpt-any"),
+            ("anthropic/claude-x", "anthropic", "claude-x"),
+            ("meta/llama", "openai", "meta/llama"),
+        ],
+    )
+    def test_the_model_says_who_is_asked(
+        self, client: FlaskClient, server: FakeServer, model: str, provider: str, asked: str
+    ) -> None:
+        """The name before the slash is a provider's, where there is such a provider."""
+        client.post("/v1/chat/completions", json={**_CHAT, "model": model})
+        request = server.requests[0]
+        assert (request.provider, request.json["model"]) == (provider, asked)
+
+    def test_passes_on_what_it_knows_and_refuses_the_rest(
+        self, client: FlaskClient, server: FakeServer
+    ) -> None:
+        """Nothing is dropped in silence."""
+        server.script(call_tool("look", {"x": 1}), finish("tool_calls"))
+        tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+        asked = {
+            **_CHAT,
+            "model": "anthropic",
+            "tools": [tool],
+            "tool_choice": {"type": "function", "function": {"name": "look"}},
+            "max_completion_tokens": 9,
+            "stop": ["x"],
+            "n": 1,
+        }
+        answer = client.post("/v1/chat/completions", json=asked).get_json()
+        assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "look"
+        assert answer["choices"][0]["finish_reason"] == "tool_calls"
+        assert server.requests[0].json["max_tokens"] == 9
+        assert server.requests[0].json["tool_choice"] == {"type": "tool", "name": "look"}
+        for wrong in ({"n": 2}, {"seed": 1}, {"stream_options": {"x": 1}}):
+            answer = client.post("/v1/chat/completions", json={**_CHAT, **wrong})
+            assert answer.status_code == 400
+            assert answer.get_json()["error"]["message"]
+        assert len(server.requests) == 1
+
+    def test_a_conversation_may_be_nested(self, client: FlaskClient, server: FakeServer) -> None:
+        """However deep an argument goes, it is counted, or refused."""
+        deep = '{"model": "any", "messages": [{"role": "user", "content": %s"x"%s}]}'
+        for levels in (1, 500, 5000):
+            data = deep % ("[" * levels, "]" * levels)
+            answer = client.post("/v1/chat/completions", data=data, content_type="application/json")
+            assert answer.status_code == 400
+        assert server.requests == []
+
+    def test_tells_the_usage_to_who_asks(self, client: FlaskClient, server: FakeServer) -> None:
+        """In a chunk of its own, as OpenAI does."""
+        server.script(say("one"))
+        asked = {**_CHAT, "model": "anthropic", "stream": True}
+        assert '"usage":{' not in client.post("/v1/chat/completions", json=asked).text
+        asked["stream_options"] = {"include_usage": True}
+        body = client.post("/v1/chat/completions", json=asked).text
+        assert body.count('"usage":{"prompt_tokens":') == 1
+        assert body.endswith("data: [DONE]\n\n")
+
+    def test_lists_the_models(self, client: FlaskClient) -> None:
+        """Each name can be asked for."""
+        data = client.get("/v1/models").get_json()["data"]
+        assert [row["id"] for row in data] == ["openai/gpt-any", "anthropic/claude-any"]
+
+
+class TestSlots:
+    def test_closing_ends_streams_and_takes_no_more(
+        self, server: FakeServer, running: list[Any]
+    ) -> None:
+        """A reader sees an error; who asks then is told to come back."""
+        server.script(say("one"), stall())
+        target = Target("openai", "any", {"base_url": server.base_url("openai"), "api_key": "any"})
+        site = Site([target])
+        client = site.app.test_client()
+        answer = client.post("/stream", json=_ASK, buffered=False)
+        running.append(answer)
+        chunks = iter(answer.response)
+        assert b"connected" in next(chunks)
+        assert b"one" in next(chunks)
+        closing = threading.Thread(target=site.slots.close, args=(5.0,))
+        closing.start()
+        assert b"event: error" in next(chunks)
+        refused = client.post("/stream", json=_ASK)
+        assert (refused.status_code, refused.headers["Retry-After"]) == (503, "5")
+        answer.close()
+        closing.join(5)
+        assert not closing.is_alive()
+        assert site.slots.taken == 0

@@ -1,0 +1,283 @@
+"""The page of `llm-sse serve`, in a real browser."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from llm_sse.testing import FakeServer, cut, finish, pause, say, stall, status, think
+from tests.helpers import until
+from tests.web.browser import Chromium, find_chromium
+
+_TOKEN = "a-token-of-a-good-length"
+_NO_RETRY = {"x-should-retry": "false"}
+
+pytestmark = pytest.mark.skipif(
+    find_chromium() is None, reason="chromium and chromedriver are not installed"
+)
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A browser for all tests of this file."""
+    paths = find_chromium()
+    assert paths is not None
+    chromium = Chromium(*paths, tmp_path_factory.mktemp("chromium"))
+    yield chromium
+    chromium.close()
+
+
+class Served:
+    """The command `llm-sse serve` in a process of its own, and the provider that it asks."""
+
+    def __init__(self, provider: FakeServer, *args: str, port: str = "0") -> None:
+        kept = {name: value for name, value in os.environ.items() if not name.endswith("_API_KEY")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "llm_sse", "serve", "--port", port, *args],
+            env={
+                **kept,
+                "OPENAI_API_KEY": "sk-secret-of-the-site",
+                "OPENAI_BASE_URL": provider.base_url("openai"),
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def end(self) -> str:
+        """End it, and return what it has written."""
+        self.process.send_signal(signal.SIGTERM)
+        out, err = self.process.communicate(timeout=20)
+        assert self.process.returncode == 0, err
+        return out + err
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[FakeServer]:
+    """The provider behind the site."""
+    with FakeServer() as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def served(provider: FakeServer) -> Iterator[Served]:
+    """A site for all tests of this file."""
+    site = Served(provider)
+    yield site
+    site.end()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_outlives_the_test() -> None:
+    """The browser and the provider are for the whole file."""
+
+
+@pytest.fixture
+def page(browser: Chromium, served: Served) -> Iterator[Chromium]:
+    """The page, ready to be asked; nothing on it offends against the site's own policy."""
+    browser.open("about:blank")
+    browser.prefer("light")
+    browser.open(served.url)
+    browser.wait(lambda: browser.state() == "ready")
+    browser.complaints()
+    yield browser
+    refused = [line for line in browser.complaints() if "status of" not in line]
+    assert not [line for line in refused if "ERR_INCOMPLETE" not in line]
+
+
+def _ask(page: Chromium, prompt: str = "Explain SSE.") -> None:
+    page.type("prompt", prompt)
+    page.press("prompt", "Control", "Enter")
+
+
+class TestPage:
+    def test_tokens_appear_one_after_another(
+        self, page: Chromium, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """Each delta is on the page before the next is sent; then the figures are there."""
+        words = [f"word{number}" for number in range(12)]
+        provider.script(think("Hm."), *(act for word in words for act in (say(word), pause(0.08))))
+        page.run(
+            "window.seen = [];"
+            "new MutationObserver(() => seen.push(document.getElementById('answer').textContent))"
+            ".observe(document.getElementById('answer'), {childList: true});"
+        )
+        _ask(page)
+        page.wait(lambda: page.state() == "streaming")
+        page.screenshot(tmp_path / "streaming.png")
+        page.wait(lambda: page.state() == "done")
+        seen = page.run("return seen.filter(text => text)")
+        assert seen == ["".join(words[:count]) for count in range(1, len(words) + 1)]
+        assert provider.requests[-1].json["messages"][-1]["content"] == "Explain SSE."
+        assert page.text("ttft").endswith(" ms")
+        assert 1 < float(page.text("rate")) < 13
+        assert page.run("return document.querySelectorAll('#plot rect').length") == len(words)
+        assert page.text("reasoning") == "Hm."
+        page.screenshot(tmp_path / "done.png")
+
+    def test_model_text_is_text(self, page: Chromium, provider: FakeServer) -> None:
+        """HTML of the model's is shown, not obeyed."""
+        evil = "<img src=x onerror=document.title='evil'><b>bold</b>"
+        provider.script(say(evil))
+        _ask(page)
+        page.wait(lambda: page.state() == "done")
+        assert page.text("answer") == evil
+        assert page.run("return document.querySelectorAll('#answer *').length") == 0
+
+    @pytest.mark.parametrize("how", ["button", "key"])
+    def test_stop_ends_the_providers_connection(
+        self, page: Chromium, provider: FakeServer, how: str
+    ) -> None:
+        """What had arrived stays; the site notices within a heartbeat."""
+        provider.script(
+            say("one two"), *[act for _ in range(2000) for act in (pause(0.01), say("x"))]
+        )
+        _ask(page)
+        page.wait(lambda: "one two" in page.text("answer"))
+        page.press("prompt", "Escape") if how == "key" else page.click("stop")
+        page.wait(lambda: page.state() == "stopped")
+        assert page.text("answer").startswith("one two")
+        until(provider.requests[-1].ended.is_set)
+        assert page.text("status") == "Stopped"
+
+    def test_an_error_is_shown_and_can_be_tried_again(
+        self, page: Chromium, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """A refusal tells nothing of the provider's; the button asks once more."""
+        provider.script(status(503, "secret trouble", headers=_NO_RETRY))
+        _ask(page)
+        page.wait(lambda: page.state() == "failed")
+        assert page.text("what") == "The model cannot be reached at the moment."
+        assert page.run("return document.getElementById('trouble').role") == "alert"
+        page.screenshot(tmp_path / "error.png")
+        assert not page.shows("again")  # the provider has said that it would be in vain
+        provider.script(say("one"), cut())
+        page.press("prompt", "Control", "Enter")
+        page.wait(lambda: page.text("answer") == "one" and page.state() == "failed")
+        assert page.text("what") == "The model's answer broke off."
+        provider.script(say("whole"))
+        page.click("again")
+        page.wait(lambda: page.state() == "done")
+        assert page.text("answer") == "whole"
+        assert not page.shows("trouble")
+
+    def test_dark_mode_follows_the_person_and_the_switch(
+        self, page: Chromium, tmp_path: Path
+    ) -> None:
+        """The system's preference counts until the switch is used, which is remembered."""
+        theme = "return document.documentElement.dataset.theme"
+        assert page.run(theme) == "light"
+        page.prefer("dark")
+        page.wait(lambda: page.run(theme) == "dark")
+        page.screenshot(tmp_path / "dark.png")
+        page.click("theme")
+        assert page.run(theme) == "light"
+        page.run("location.reload()")
+        page.wait(lambda: page.state() == "ready")
+        assert page.run(theme) == "light"
+        page.run("localStorage.clear()")
+
+    def test_it_can_be_used_without_seeing_it(self, page: Chromium, provider: FakeServer) -> None:
+        """Every control has a name, and whole sentences are spoken."""
+        nameless = page.run(
+            "return [...document.querySelectorAll('button, input, select, textarea')]"
+            ".filter(one => !one.hidden && !one.textContent.trim() && !(one.labels ?? []).length)"
+            ".map(one => one.id)"
+        )
+        assert nameless == []
+        provider.script(say("One two. Three four."))
+        _ask(page)
+        page.wait(lambda: page.state() == "done")
+        spoken = "return [...document.querySelectorAll('#spoken p')].map(one => one.textContent)"
+        assert page.run(spoken) == ["One two.", "Three four."]
+        assert page.run("return document.getElementById('spoken').ariaLive") == "polite"
+
+    def test_a_length_limit_is_said(self, page: Chromium, provider: FakeServer) -> None:
+        """An answer that ended early does not look whole."""
+        provider.script(say("one"), finish("length"))
+        _ask(page)
+        page.wait(lambda: page.state() == "done")
+        assert "greatest length" in page.text("what")
+
+    def test_event_source_reads_the_view(self, page: Chromium, provider: FakeServer) -> None:
+        """It gets every token and the ending; asked again, it is told that there is no more."""
+        provider.script(say("one two three"))
+        before = len(provider.requests)
+        page.run(
+            "window.got = []; window.over = false;"
+            "const source = new EventSource('/stream?prompt=Hi');"
+            "source.onmessage = (event) => got.push(event.data);"
+            "source.onerror = () => { if (source.readyState === 2) over = true; };"
+        )
+        page.wait(lambda: page.run("return over"))
+        assert page.run("return got") == [
+            '{"token":"one"}',
+            '{"token":" two"}',
+            '{"token":" three"}',
+            "[DONE]",
+        ]
+        assert len(provider.requests) == before + 1
+
+
+class TestToken:
+    def test_is_taken_from_the_fragment_or_the_form(
+        self, browser: Chromium, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """It leaves the address at once, and no log has it; a wrong one is asked for again."""
+        site = Served(provider, "--token", _TOKEN)
+        provider.script(say("one"))
+        try:
+            browser.open(site.url)
+            browser.wait(lambda: browser.shows("login"))
+            browser.screenshot(tmp_path / "login.png")
+            browser.type("token", "wrong")
+            browser.press("token", "Enter")
+            browser.wait(lambda: browser.shows("trouble"))
+            assert not browser.shows("ask")
+            browser.type("token", _TOKEN)
+            browser.press("token", "Enter")
+            browser.wait(lambda: browser.state() == "ready")
+            browser.run("sessionStorage.clear()")
+            browser.open("about:blank")
+            browser.open(f"{site.url}#token={_TOKEN}")
+            browser.wait(lambda: browser.state() == "ready")
+            assert _TOKEN not in browser.url
+            _ask(browser)
+            browser.wait(lambda: browser.state() == "done")
+            assert browser.text("answer") == "one"
+        finally:
+            written = site.end()
+        assert _TOKEN not in written
+        assert "secret" not in written
+
+
+class TestEnd:
+    def test_a_site_that_goes_down_ends_its_answers(
+        self, browser: Chromium, provider: FakeServer
+    ) -> None:
+        """SIGTERM ends the stream with an error that the page shows; the page finds it again."""
+        site = Served(provider)
+        provider.script(say("one"), stall())
+        browser.open(site.url)
+        browser.wait(lambda: browser.state() == "ready")
+        _ask(browser)
+        browser.wait(lambda: browser.text("answer") == "one")
+        site.end()
+        browser.wait(lambda: browser.state() == "failed")
+        assert browser.text("answer") == "one"
+        until(provider.requests[-1].ended.is_set)
+        provider.script(say("whole"))
+        browser.click("again")
+        browser.wait(lambda: browser.text("status") == "Reconnecting")
+        site = Served(provider, port=site.url.rstrip("/").rpartition(":")[2])
+        browser.wait(lambda: browser.state() == "done")
+        assert browser.text("answer") == "whole"
+        site.end()

@@ -1,0 +1,287 @@
+"""`llm-sse serve` as a process: what it says, whom it serves, how it ends."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import urlopen
+
+import openai
+import pytest
+from click.testing import CliRunner
+
+from llm_sse.cli import cli
+from llm_sse.testing import FakeServer, cut, say, stall, status
+from llm_sse.web.serve import listen
+from tests.helpers import until
+
+_TOKEN = "a-token-of-a-good-length"
+_KEY = "sk-secret-of-the-site"
+_PROMPT = "a prompt that nobody may log"
+
+Serve = Callable[..., "subprocess.Popen[str]"]
+
+
+@pytest.fixture
+def serve(server: FakeServer) -> Iterator[Serve]:
+    """Start the command; it does not outlive the test."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*args: str, ready: bool = True, **env: str) -> subprocess.Popen[str]:
+        keys = {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": server.base_url("openai")}
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-m", "llm_sse", "serve", "--port", "0", *args],
+            env={**os.environ, **keys, **env},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        started.append(process)
+        if ready:
+            assert process.stdout is not None
+            vars(process)["url"] = process.stdout.readline().strip()
+        return process
+
+    yield run
+    for process in started:
+        process.kill()
+        process.communicate()
+
+
+def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
+    address = urlsplit(vars(process)["url"])
+    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+    connection.request("GET", path, headers=headers)
+    response = connection.getresponse()
+    vars(response)["connection"] = connection
+    return response
+
+
+def _close(response: Any) -> None:
+    response.close()
+    response.connection.close()
+
+
+class TestCommand:
+    def test_without_a_key_the_fake_answers_and_says_so(self, serve: Serve) -> None:
+        """On standard error, and on the page."""
+        process = serve(OPENAI_API_KEY="")
+        answer = _get(process, "/api/providers")
+        assert b'"fake":true' in answer.read()
+        _close(answer)
+        answer = _get(process, "/stream?prompt=Hi")
+        assert b'data: {"token":"Server-sent"}' in answer.read()
+        _close(answer)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "the answers come from the built-in fake provider" in err
+
+    @pytest.mark.parametrize(
+        ("args", "said"),
+        [
+            (["--host", "0.0.0.0"], "it needs --token, or LLM_SSE_TOKEN"),
+            (["--host", "0.0.0.0", "--token", "short"], "at least 16 characters"),
+            (["--allow-origin", "*"], "an origin is a scheme and a host"),
+            (["--provider", "anthropic"], "anthropic cannot be asked: set ANTHROPIC_API_KEY"),
+            (["--provider", "nobody"], "unknown provider 'nobody'"),
+            (["--max-streams", "0"], "--max-streams"),
+        ],
+    )
+    def test_says_what_is_wrong(self, serve: Serve, args: list[str], said: str) -> None:
+        """With exit code 2, before it listens."""
+        process = serve(*args, ready=False)
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (2, "")
+        assert said in " ".join(err.split())
+
+    def test_says_that_an_extra_is_missing(self) -> None:
+        """And how it is installed."""
+        code = "import sys; sys.modules['waitress'] = None; from llm_sse.cli import main; main()"
+        result = subprocess.run(
+            [sys.executable, "-c", code, "serve"], capture_output=True, timeout=20, check=False
+        )
+        assert result.returncode == 2
+        assert b'pip install "llm-sse[cli,serve]"' in result.stderr
+
+    def test_an_address_that_is_taken(self) -> None:
+        """It is said which."""
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            port = taken.getsockname()[1]
+            with pytest.raises(Exception, match=f"cannot listen on 127.0.0.1:{port}"):
+                listen("127.0.0.1", port)
+
+    def test_beyond_loopback_with_a_token(self, serve: Serve) -> None:
+        """It listens, and asks for the token; the environment may hold it."""
+        process = serve("--host", "0.0.0.0", LLM_SSE_TOKEN=_TOKEN)
+        vars(process)["url"] = vars(process)["url"].replace("0.0.0.0", "127.0.0.1")
+        for headers, expected in (({}, 401), ({"Authorization": f"Bearer {_TOKEN}"}, 200)):
+            answer = _get(process, "/api/providers", **headers)
+            assert answer.status == expected
+            _close(answer)
+
+    @pytest.mark.parametrize("keys", [{}, {"OPENAI_API_KEY": _KEY}])
+    def test_runs_in_this_process(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch, keys: dict[str, str]
+    ) -> None:
+        """When it has ended, no thread, no socket and no signal handler is left."""
+        if keys:
+            monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
+        server.script(say("one"), stall())
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            port = free.getsockname()[1]
+        seen: list[bytes] = []
+
+        def visit() -> None:
+            answer = None
+            while answer is None:
+                with suppress(OSError):
+                    answer = urlopen(f"http://127.0.0.1:{port}/stream?prompt=Hi", timeout=20)
+            with answer:
+                while b'"token"' not in (line := answer.readline()):
+                    pass
+                os.kill(os.getpid(), signal.SIGTERM)
+                seen.append(line)
+                seen.append(answer.read())
+
+        before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+        visitor = threading.Thread(target=visit)
+        visitor.start()
+        names = [f"--provider={name}" for name in ("openai",) if keys]
+        result = CliRunner().invoke(cli, ["serve", "--port", str(port), *names], env=keys)
+        visitor.join(20)
+        assert (result.exit_code, result.stdout) == (0, f"http://127.0.0.1:{port}/\n")
+        assert ("built-in fake" in result.stderr) is not bool(keys)
+        assert b"event: error" in seen[1]
+        assert before == [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+
+class TestEnding:
+    @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+    def test_a_signal_ends_streams_and_server(
+        self, serve: Serve, server: FakeServer, number: signal.Signals
+    ) -> None:
+        """The reader gets an error as the last event, the provider is left, the exit code is 0."""
+        server.script(say("one"), stall())
+        process = serve()
+        answer = _get(process, "/stream?prompt=Hi")
+        while b"one" not in answer.readline():
+            pass
+        process.send_signal(number)
+        assert b"event: error" in answer.read()
+        _close(answer)
+        _, err = process.communicate(timeout=20)
+        assert process.returncode == 0
+        assert "Traceback" not in err
+        until(server.requests[0].ended.is_set)
+
+    @pytest.mark.parametrize("script", [[say("one")], []])
+    def test_a_reader_who_leaves_ends_the_providers_stream(
+        self, serve: Serve, server: FakeServer, script: list[Any]
+    ) -> None:
+        """Its place is free again, also where it left before the first token."""
+        server.script(*script, stall())
+        process = serve("--max-streams", "1")
+        answer = _get(process, "/stream?prompt=Hi")
+        while (b"one" if script else b"connected") not in answer.readline():
+            pass
+        full = _get(process, "/stream?prompt=Hi")
+        assert (full.status, full.headers["Retry-After"]) == (429, "5")
+        _close(full)
+        _close(answer)
+        until(server.requests[0].ended.is_set)
+        server.script(say("two"))
+
+        def answered() -> bool:
+            again = _get(process, "/stream?prompt=Hi")
+            again.read()
+            _close(again)
+            return bool(again.status == 200)
+
+        until(answered)
+
+    def test_many_readers_get_every_token_in_order(self, serve: Serve, server: FakeServer) -> None:
+        """As many as there may be, at once."""
+        words = [f"w{number} " for number in range(50)]
+        server.script(*map(say, words))
+        process = serve("--max-streams", "40", "--max-streams-per-client", "40")
+        got: list[bytes] = []
+
+        def read() -> None:
+            answer = _get(process, "/stream?prompt=Hi&format=text")
+            got.append(answer.read())
+            _close(answer)
+
+        readers = [threading.Thread(target=read) for _ in range(40)]
+        for reader in readers:
+            reader.start()
+        for reader in readers:
+            reader.join(40)
+        assert got == ["".join(words).encode()] * 40
+
+
+class TestSecrets:
+    def test_no_log_has_them(self, serve: Serve, server: FakeServer) -> None:
+        """Neither the key, nor the token, nor a prompt, whatever goes wrong."""
+        process = serve("--token", _TOKEN)
+        query = "prompt=" + _PROMPT.replace(" ", "%20")
+        known = {"Authorization": f"Bearer {_TOKEN}"}
+        for script in ([status(401, f"no {_KEY}")], [say("one"), cut()], [say("whole")]):
+            server.script(*script)
+            for path in (f"/stream?{query}", f"/stream?{query}&token={_TOKEN}&max_tokens=x"):
+                answer = _get(process, path, **known)
+                answer.read()
+                _close(answer)
+        answer = _get(process, f"/stream?{query}", Authorization=f"Basic {_TOKEN}")
+        assert answer.status == 401
+        _close(answer)
+        process.terminate()
+        out, err = process.communicate(timeout=20)
+        assert "AuthenticationError" in err
+        for secret in (_KEY, _TOKEN, "nobody may log", "nobody%20may"):
+            assert secret not in out + err
+
+
+@pytest.mark.sdk
+class TestOpenAIsOwnClient:
+    def test_streams_and_asks_whole(self, serve: Serve, server: FakeServer) -> None:
+        """The token is its key; errors are its own exceptions."""
+        url = vars(serve("--token", _TOKEN))["url"]
+        messages: Any = [{"role": "user", "content": "Hi"}]
+        server.script(say("one two"))
+        with openai.OpenAI(base_url=f"{url}v1", api_key=_TOKEN, max_retries=0) as sdk:
+            assert "openai" in [row.id.partition("/")[0] for row in sdk.models.list()]
+            whole = sdk.chat.completions.create(model="openai", messages=messages)
+            assert whole.choices[0].message.content == "one two"
+            assert whole.usage is not None
+            with sdk.chat.completions.create(
+                model="openai",
+                messages=messages,
+                stream=True,
+                stream_options={"include_usage": True},
+            ) as chunks:
+                read = list(chunks)
+            told = [chunk.choices[0].delta.content or "" for chunk in read if chunk.choices]
+            assert "".join(told) == "one two"
+            assert read[-1].usage is not None
+            server.script(say("one"), cut())
+            with pytest.raises(openai.APIError, match="The model's answer broke off"):
+                list(sdk.chat.completions.create(model="openai", messages=messages, stream=True))
+            with pytest.raises(openai.BadRequestError, match="unknown field `seed`"):
+                sdk.chat.completions.create(model="openai", messages=messages, seed=1)
+        with (
+            openai.OpenAI(base_url=f"{url}v1", api_key="wrong", max_retries=0) as sdk,
+            pytest.raises(openai.AuthenticationError),
+        ):
+            sdk.chat.completions.create(model="openai", messages=messages)
+        until(lambda: all(request.ended.is_set() for request in server.requests))
