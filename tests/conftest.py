@@ -7,14 +7,17 @@ import os
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
-import hypothesis  # noqa: F401 - before gc.freeze(), which hides who refers to what it looks at
 import pytest
 
 from llm_sse.providers import PROVIDERS
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import FORMATS
+
+with suppress(ModuleNotFoundError):  # the examples are tested without it
+    import hypothesis  # noqa: F401 - before gc.freeze(), which hides who refers to what it looks at
 
 _DEADLINE_S = 5.0
 
