@@ -18,7 +18,7 @@ from llm_sse.sync.channel import Channel, ChannelTimeout
 from llm_sse.testing import FakeServer, pause, raw, say, status
 from tests.helpers import until
 from tests.sync.conftest import Ask
-from tests.wire import Connection, WireServer
+from tests.wire import Connection, WireServer, head
 
 
 class TestWaitStarted:
@@ -55,6 +55,35 @@ class TestWaitStarted:
             answer = ask(base_url=silent.url)
             assert answer.wait_started(0.01) is False
             answer.close()
+
+    def test_a_second_reader_does_not_end_it(self, ask: Ask) -> None:
+        """Whoever comes while somebody waits is refused, and the wait goes on."""
+        answered = threading.Event()
+
+        def respond(connection: Connection) -> None:
+            answered.wait(5)
+            connection.send(head(200, {"Content-Type": "text/event-stream"}, framing="chunked"))
+            connection.wait_closed()
+
+        told: list[bool] = []
+        with WireServer(respond) as server:
+            answer = ask(base_url=server.url)
+            waiting = threading.Thread(target=lambda: told.append(answer.wait_started(5)))
+            waiting.start()
+            until(lambda: answer._reader.claimed)
+            with pytest.raises(StreamClosed, match="one reader"):
+                next(answer.events())
+            answered.set()
+            waiting.join()
+            answer.close()
+        assert told == [True]
+
+    def test_says_at_once_what_is_known(self, server: FakeServer, ask: Ask) -> None:
+        """Inside one's own loop the status is known."""
+        server.script(say("one two"))
+        answer = ask()
+        for _ in answer:
+            assert answer.wait_started(0) is True
 
     def test_a_stream_that_ended_has_not_started(self, server: FakeServer, ask: Ask) -> None:
         """A stream that was closed or has failed never says that the provider accepted."""
