@@ -32,6 +32,7 @@ __all__ = [
     "make_chat",
     "make_message",
     "own_reasoning",
+    "read_turns",
 ]
 
 T = TypeVar("T", bound=Struct)
@@ -154,17 +155,7 @@ def make_chat(
     Raises:
         ConfigurationError: Something is missing, of the wrong type or out of range.
     """
-    if prompt is not None and not isinstance(prompt, str):
-        raise ConfigurationError(
-            f"prompt must be a str, not {type(prompt).__name__}; a conversation goes into messages="
-        )
-    if isinstance(messages, (str, bytes, Mapping)):
-        raise ConfigurationError(
-            "messages must be a list of messages; pass a single text as prompt instead"
-        )
-    turns = [make_message(message) for message in _sequence(messages, "messages")]
-    if prompt is not None:
-        turns.append(Message(role="user", content=_plain(prompt)))
+    turns = read_turns(prompt, messages)
     if system is not None and not isinstance(system, str):
         raise ConfigurationError(f"system must be a str, not {type(system).__name__}")
     above = [system, *(_text_of(turn) for turn in turns if turn.role in ("system", "developer"))]
@@ -322,6 +313,26 @@ def _text_of(message: Message) -> str:
             raise ConfigurationError(f"a {message.role} message can hold text only")
         texts.append(part["text"])
     return "".join(texts)
+
+
+def read_turns(prompt: Any, messages: Any) -> list[Message]:
+    """Return the conversation with the prompt as its last turn.
+
+    Raises:
+        ConfigurationError: It is none.
+    """
+    if prompt is not None and not isinstance(prompt, str):
+        raise ConfigurationError(
+            f"prompt must be a str, not {type(prompt).__name__}; a conversation goes into messages="
+        )
+    if isinstance(messages, (str, bytes, Mapping)):
+        raise ConfigurationError(
+            "messages must be a list of messages; pass a single text as prompt instead"
+        )
+    turns = [make_message(message) for message in _sequence(messages, "messages")]
+    if prompt is not None:
+        turns.append(Message(role="user", content=_plain(prompt)))
+    return turns
 
 
 def make_message(message: Any) -> Message:

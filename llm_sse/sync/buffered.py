@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from ..errors import ConfigurationError
 from .channel import Channel
-from .producer import start_producer
+from .producer import flushing, start_producer
 
 __all__ = ["buffered"]
 
@@ -33,21 +33,8 @@ def buffered(iterable: Iterable[T], buffer_size: int = 50) -> Iterator[T]:
     if not isinstance(iterable, Iterable):
         raise ConfigurationError(f"buffered() needs an iterable, not {type(iterable).__name__}")
     channel: Channel[T] = Channel(buffer_size)
-    start_producer(channel, _flushing(iterable, channel), "llm-sse-buffered")
+    start_producer(channel, flushing(iterable, channel), "llm-sse-buffered")
     return _Buffered(channel)
-
-
-def _flushing(iterable: Iterable[T], channel: Channel[T]) -> Iterator[T]:
-    """Hand every item over before asking for the next one, which may take any time."""
-    iterator = iter(iterable)
-    try:
-        for item in iterator:
-            yield item
-            channel.flush()
-    finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
 
 
 class _Buffered(Iterator[T]):

@@ -20,11 +20,11 @@ import msgspec
 
 from ..completion import Completion, add_usage
 from ..errors import ConfigurationError, StreamClosed, StreamError, StreamTimeout
-from ..events import CONTENT, Event, FellBack, TextDelta, Usage
+from ..events import CONTENT, Event, FellBack, Usage
 from ..metrics import StreamMetrics
 from .channel import Channel
 from .producer import start_producer
-from .reader import Answered, Reader, Timeouts
+from .reader import Answered, Reader, Timeouts, text_of
 from .recorder import Recording
 from .redaction import SECRET_HEADER
 from .source import EventSource, without_frames
@@ -220,10 +220,7 @@ class Fallbacks:
         Raises:
             StreamError: What the last stream ended with.
         """
-        with closing(self.events()) as events:
-            for event in events:
-                if type(event) is TextDelta:
-                    yield event.text
+        return text_of(self.events())
 
     def wait_started(self, timeout_s: float | None) -> bool:
         """Wait until a provider has accepted the request, or the last one has failed.

@@ -18,7 +18,7 @@ from ..metrics import MetricsRecorder, StreamMetrics
 from ..providers.base import end_of_body
 from .channel import Channel, ChannelTimeout
 
-__all__ = ["Answered", "Reader", "Reading", "Timeouts"]
+__all__ = ["Answered", "Reader", "Reading", "Timeouts", "text_of"]
 
 #: How long to wait for a thread that has nothing left to do, in seconds.
 _JOIN_S = 1.0
@@ -113,6 +113,14 @@ class Reading(Protocol):
         """End it now, from any thread."""
 
 
+def text_of(events: Generator[Event, None, None]) -> Generator[str, None, None]:
+    """Yield the text of the text deltas; leaving early closes the events."""
+    with closing(events):
+        for event in events:
+            if type(event) is TextDelta:
+                yield event.text
+
+
 class Reader:
     """Read a channel of events, by one consumer, to one ending.
 
@@ -186,10 +194,7 @@ class Reader:
         Raises:
             StreamError: The one error that ended the stream.
         """
-        with closing(self.events()) as events:
-            for event in events:
-                if type(event) is TextDelta:
-                    yield event.text
+        return text_of(self.events())
 
     def wait_started(self, timeout_s: float | None) -> bool:
         """Wait until the provider's status is known, or the stream has ended.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
 from typing import Any, Literal
 
 import msgspec
@@ -11,10 +10,10 @@ import msgspec
 from ..chat import Message
 from ..completion import Completion, add_usage, assistant_turn
 from ..errors import StreamClosed, StreamError, TooManyRounds
-from ..events import Event, TextDelta, ToolCall, ToolResult, Usage
+from ..events import Event, ToolCall, ToolResult, Usage
 from ..metrics import StreamMetrics
 from ..tools import FunctionTool
-from .reader import Answered
+from .reader import Answered, text_of
 from .source import without_frames
 from .stream import TokenStream
 from .tool_runs import run_call
@@ -95,10 +94,7 @@ class Rounds:
         Raises:
             StreamError: The one error that ended the loop.
         """
-        with closing(self.events()) as events:
-            for event in events:
-                if type(event) is TextDelta:
-                    yield event.text
+        return text_of(self.events())
 
     @property
     def provider(self) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, get_args
 
-from ..chat import Message, make_message
+from ..chat import Message, read_turns
 from ..errors import ConfigurationError
 from ..events import Usage
 from ..tools import FunctionTool, Tool
@@ -105,7 +105,7 @@ def run_tools(
     if on_tool_error not in get_args(OnToolError):
         raise ConfigurationError(f"on_tool_error is 'send' or 'raise', not {on_tool_error!r}")
     described, functions = _read_tools(tools)
-    conversation = _conversation(prompt, messages)
+    conversation = read_turns(prompt, messages)
     if arguments.get("record") is not None:
         arguments["record"] = Recording(arguments["record"])
 
@@ -160,19 +160,3 @@ def _names(tool: Any) -> Iterator[str]:
     for shape in (tool, *inner, *(declared if isinstance(declared, Sequence) else ())):
         if isinstance(shape, Mapping) and isinstance(shape.get("name"), str):
             yield shape["name"]
-
-
-def _conversation(prompt: Any, messages: Any) -> list[Message]:
-    """Return the conversation as one list; what is wrong with it `stream_sync` tells."""
-    if messages is not None and (
-        isinstance(messages, (str, bytes, Mapping)) or not isinstance(messages, Sequence)
-    ):
-        raise ConfigurationError(
-            "messages must be a list of messages; pass a single text as prompt instead"
-        )
-    turns = [make_message(message) for message in messages or ()]
-    if prompt is not None:
-        if not isinstance(prompt, str):
-            raise ConfigurationError(f"prompt must be a str, not {type(prompt).__name__}")
-        turns.append(Message(role="user", content=str.__str__(prompt)))
-    return turns

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import contextvars
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from typing import Any, Union, get_args
 
-from ..errors import StreamError
 from ..events import Event
-from ..sync.channel import Channel, ChannelClosed
-from ..sync.source import without_frames
+from ..sync.channel import Channel
+from ..sync.producer import flushing, start_producer
 from ..sync.stream import TokenStream
 
 __all__ = ["EventStream", "Told", "is_stream", "release", "start_pump"]
@@ -55,12 +54,8 @@ def start_pump(
         channel: Where it goes; its start is set when the provider's status is known.
         on_thread_end: Called in that thread when it has nothing left to do.
     """
-    threading.Thread(
-        target=contextvars.copy_context().run,
-        args=(_pump, stream, channel, on_thread_end),
-        name="llm-sse-web",
-        daemon=True,
-    ).start()
+    events = _events(stream, channel, on_thread_end)
+    start_producer(channel, events, "llm-sse-web", contextvars.copy_context())
 
 
 def release(stream: EventStream | Told, channel: Channel[Any]) -> None:
@@ -70,35 +65,21 @@ def release(stream: EventStream | Told, channel: Channel[Any]) -> None:
         stream.close()
 
 
-def _pump(
+def _events(
     stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
-) -> None:
-    """Put a stream's events into a channel, each as soon as it is there, and its ending."""
-    events: Iterator[Any] | None = None
-    ours = isinstance(stream, (TokenStream, Told))
+) -> Iterator[Any]:
+    """Yield a stream's events, each handed over before the next is waited for."""
     try:
         if isinstance(stream, (TokenStream, Told)):
             stream.wait_started()
             channel.set_start(True)
-            events = stream.events()
-        else:
-            events = iter(stream)
-        for event in events:
-            if not ours:
+            yield from flushing(stream.events(), channel)
+            return
+        with closing(flushing(stream, channel)) as events:
+            for event in events:
                 _check_event(event)
-            channel.put(event)
-            channel.flush()
-        channel.end()
-    except ChannelClosed:
-        channel.end()
-    except StreamError as error:
-        channel.end(without_frames(error))
-    except BaseException as error:
-        channel.end(error)
+                yield event
     finally:
-        close = getattr(events, "close", None)
-        if close is not None:
-            close()
         on_thread_end()
 
 
