@@ -164,6 +164,8 @@ def _body(
     if request is not None:
         asked = asked._replace(last_event_id=request.headers.get("Last-Event-ID"))
     elif asked.store is not None:
+        if isinstance(stream, TokenStream):
+            stream.close()
         raise ConfigurationError("replay= needs the view's request: request=request")
     return make_body(
         stream,

@@ -247,3 +247,13 @@ class TestReplay:
         """Without it nobody knows what the browser has."""
         with pytest.raises(ConfigurationError, match="request=request"):
             sse_response(lambda: _ANSWER, replay=MemoryReplay(), key="ann")
+
+    def test_a_stream_without_the_request_is_closed(self, server: FakeServer) -> None:
+        """A mistake of the view's leaves no stream open, though somebody still holds it."""
+        server.script(stall())
+        stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+        until(lambda: server.requests)
+        with pytest.raises(ConfigurationError, match="request=request"):
+            sse_response(stream, replay=MemoryReplay(), key="visitor")
+        assert server.requests[0].ended.wait(5)
+        assert repr(stream).endswith("ended>")
