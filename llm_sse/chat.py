@@ -7,7 +7,6 @@ never dropped.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -15,7 +14,7 @@ from typing import Any, Literal, TypeVar, Union
 from urllib.parse import urlsplit
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .errors import ConfigurationError
 from .structured import ResponseFormat, read_format
@@ -105,8 +104,7 @@ for _type in (Message, Tool, ResponseFormat, ChatRequest):
         msgspec.convert({}, _type)
 
 
-@dataclasses.dataclass(frozen=True)
-class HTTPRequest:
+class HTTPRequest(Struct, frozen=True):
     """One request as it goes on the wire.
 
     The headers are not part of the `repr`: a caller's own may hold secrets, too.
@@ -121,9 +119,13 @@ class HTTPRequest:
 
     url: str
     body: bytes
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
-    credentials: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    credentials: Mapping[str, str] = field(default_factory=dict)
     method: str = "POST"
+
+    def __repr__(self) -> str:
+        """Show what is no secret."""
+        return f"HTTPRequest(url={self.url!r}, body={self.body!r}, method={self.method!r})"
 
 
 def make_chat(

@@ -15,11 +15,10 @@ the latter. Times are seconds since the stream was opened. `sync/recorder.py` wr
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Literal, Union
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from .chat import check_header
 from .errors import ConfigurationError
@@ -159,8 +158,7 @@ class End(_Happened, frozen=True, kw_only=True, omit_defaults=True, tag="end"):
 Line = Union[Request, Response, Chunk, End]
 
 
-@dataclasses.dataclass
-class Attempt:
+class Attempt(Struct):
     """One request, and everything that came back.
 
     Attributes:
@@ -175,7 +173,7 @@ class Attempt:
     request: Request
     end: End
     response: Response | None = None
-    chunks: list[Chunk] = dataclasses.field(default_factory=list)
+    chunks: list[Chunk] = field(default_factory=list)
 
 
 class _Version(Struct):

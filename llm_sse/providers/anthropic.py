@@ -23,7 +23,6 @@ Source: https://docs.anthropic.com/en/docs/build-with-claude/streaming
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -157,8 +156,7 @@ prepare(_Block, _Delta, _Message, _Event)
 _decode_event = msgspec.json.Decoder(_Event)
 
 
-@dataclasses.dataclass(frozen=True)
-class Anthropic(Provider):
+class Anthropic(Provider, frozen=True):
     """A row for Anthropic or a server that speaks its format.
 
     Attributes:

@@ -13,14 +13,13 @@ the `Encoder` writes events as the provider does, `error_body()` an error.
 
 from __future__ import annotations
 
-import dataclasses
 import re
-from abc import ABC, abstractmethod
+from abc import ABCMeta, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, Protocol, TypeVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, StructMeta
 
 from ..chat import ChatRequest, HTTPRequest, Message, check_base_url, check_header
 from ..completion import Completion
@@ -49,6 +48,7 @@ __all__ = [
 ]
 
 T = TypeVar("T")
+P = TypeVar("P", bound="Provider")
 
 
 class Decoder(Protocol):
@@ -134,8 +134,11 @@ class Accepted(Struct, frozen=True):
     logprobs: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class Provider(ABC):
+class _AbstractStruct(StructMeta, ABCMeta):
+    """A struct of which nobody makes one while it lacks a method."""
+
+
+class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     """One provider, or one gateway that speaks its format: a row of the table.
 
     Attributes:
@@ -169,6 +172,8 @@ class Provider(ABC):
     auth_prefix: str = "Bearer "
     needs_key: bool = True
 
+    #: Fields that the `repr` does not show, because they may hold a secret of the caller's.
+    unshown: ClassVar[frozenset[str]] = frozenset()
     #: What the format is called.
     format: ClassVar[str] = ""
     #: Paths (regular expressions, matched whole) at which the real endpoint listens.
@@ -196,7 +201,7 @@ class Provider(ABC):
             "base_url_env": self.base_url_env or f"{prefix}_BASE_URL",
         }
         for field, value in filled.items():
-            object.__setattr__(self, field, value)
+            msgspec.structs.force_setattr(self, field, value)
         texts = ("base_url", "model", "checked", "model_env", "base_url_env")
         for field in (*texts, "base_url_suffix", "auth_prefix"):
             self._check(field, isinstance(getattr(self, field), str), "a str")
@@ -208,6 +213,30 @@ class Provider(ABC):
         for field in ("model_env", "base_url_env"):
             self._check(field, _is_variable(getattr(self, field)), "a variable's name")
         self._of_row(check_header, self.auth_header, f"{self.auth_prefix}key")
+
+    def replace(self: P, **fields: Any) -> P:
+        """Return such a row with some of its fields changed.
+
+        Raises:
+            ConfigurationError: It has no such field, or a field is of the wrong type.
+        """
+        unknown = [name for name in fields if name not in self.__struct_fields__]
+        if unknown:
+            raise ConfigurationError(
+                f"the row {self.name!r} has no field {', '.join(map(repr, unknown))}; "
+                f"it has {', '.join(self.__struct_fields__)}"
+            )
+        return msgspec.structs.replace(self, **fields)
+
+    def __hash__(self) -> int:
+        """Hash by name; some fields are dictionaries."""
+        return hash((type(self), self.name))
+
+    def __repr__(self) -> str:
+        """Show the fields that are no secret."""
+        shown = (name for name in self.__struct_fields__ if name not in self.unshown)
+        fields = ", ".join(f"{name}={getattr(self, name)!r}" for name in shown)
+        return f"{type(self).__name__}({fields})"
 
     def _check(self, field: str, right: bool, what: str, *, shown: bool = True) -> None:
         """Refuse a field that is not right; what may be a secret is not shown."""

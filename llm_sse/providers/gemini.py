@@ -24,7 +24,6 @@ Source: https://ai.google.dev/api/generate-content
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -177,8 +176,7 @@ prepare(_FunctionCall, _Part, _Content, _Candidate, _PromptFeedback, _Response)
 _decode_response = msgspec.json.Decoder(_Response)
 
 
-@dataclasses.dataclass(frozen=True)
-class Gemini(Provider):
+class Gemini(Provider, frozen=True):
     """A row for Gemini. The key travels in a header: URLs end up in logs."""
 
     auth_header: str = "x-goog-api-key"

@@ -18,7 +18,6 @@ Source: https://docs.ollama.com/api/chat, https://docs.ollama.com/api/errors
 
 from __future__ import annotations
 
-import dataclasses
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -143,8 +142,7 @@ prepare(_Function, _Call, _Message, _Line)
 _decode_line = msgspec.json.Decoder(_Line)
 
 
-@dataclasses.dataclass(frozen=True)
-class Ollama(Provider):
+class Ollama(Provider, frozen=True):
     """A row for Ollama, or a server that speaks its own API; the key is for its cloud only."""
 
     needs_key: bool = False

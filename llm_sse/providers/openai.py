@@ -23,13 +23,12 @@ Source: https://platform.openai.com/docs/api-reference/chat-streaming
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import msgspec
-from msgspec import Struct
+from msgspec import Struct, field
 
 from ..chat import ChatRequest, HTTPRequest, Message, Tool, own_reasoning
 from ..completion import Completion
@@ -182,8 +181,7 @@ prepare(_Function, _Fragment, _Delta, _Choice, _Groq, _Chunk)
 _decode_chunk = msgspec.json.Decoder(_Chunk)
 
 
-@dataclasses.dataclass(frozen=True)
-class OpenAI(Provider):
+class OpenAI(Provider, frozen=True):
     """A row for OpenAI or a compatible server.
 
     Attributes:
@@ -202,15 +200,15 @@ class OpenAI(Provider):
     """
 
     max_tokens_field: str = "max_completion_tokens"
-    tools_body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
+    tools_body: Mapping[str, Any] = field(default_factory=dict)
     wants_back: tuple[str, ...] = ()
     ask_usage: bool = True
-    # What a caller puts there may be a secret, and is not shown.
-    body: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False, repr=False)
-    query: str = dataclasses.field(default="", repr=False)
+    body: Mapping[str, Any] = field(default_factory=dict)
+    query: str = ""
     json_schema: bool = True
     call_ids: str = ""
 
+    unshown: ClassVar[frozenset[str]] = frozenset({"tools_body", "body", "query"})
     format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
@@ -224,11 +222,11 @@ class OpenAI(Provider):
             name in tuple(_GIVEN_BACK) for name in self.wants_back
         )
         self._check("wants_back", known, f"a tuple of {', '.join(sorted(_GIVEN_BACK))}")
-        for field in ("ask_usage", "json_schema"):
-            self._check(field, isinstance(getattr(self, field), bool), "a bool")
-        for field in ("tools_body", "body"):
-            right = isinstance(getattr(self, field), Mapping)
-            self._check(field, right, "a dict", shown=False)
+        for name in ("ask_usage", "json_schema"):
+            self._check(name, isinstance(getattr(self, name), bool), "a bool")
+        for name in ("tools_body", "body"):
+            right = isinstance(getattr(self, name), Mapping)
+            self._check(name, right, "a dict", shown=False)
         self._check("call_ids", _is_pattern(self.call_ids), "a regular expression")
         plain = isinstance(self.query, str) and not re.search(r"[?#\s]", self.query)
         self._check("query", plain, "what follows the '?', without spaces", shown=False)

@@ -32,7 +32,6 @@ Source: https://platform.openai.com/docs/api-reference/responses-streaming
 from __future__ import annotations
 
 import copy
-import dataclasses
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from itertools import chain
@@ -215,8 +214,7 @@ prepare(_Wire)
 _decode_wire = msgspec.json.Decoder(_Wire)
 
 
-@dataclasses.dataclass(frozen=True)
-class Responses(Provider):
+class Responses(Provider, frozen=True):
     """A row for OpenAI's Responses, or for a server that speaks it."""
 
     format: ClassVar[str] = "Responses"

@@ -17,7 +17,6 @@ connection that broke goes on after the last one.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -41,8 +40,7 @@ _SEND_AS = ("json", "form", "query")
 _decode_event = msgspec.json.Decoder(Event)
 
 
-@dataclasses.dataclass(frozen=True)
-class View(Provider):
+class View(Provider, frozen=True):
     """A row for a view of a site's own; the base URL is the view's address.
 
     Attributes:
@@ -193,7 +191,7 @@ class View(Provider):
         if not isinstance(broken, _Decoder) or broken.cursor is None:
             return None
         headers = {**request.headers, "Last-Event-ID": broken.cursor}
-        return dataclasses.replace(request, headers=headers), broken.rest()
+        return msgspec.structs.replace(request, headers=headers), broken.rest()
 
 
 class _Decoder:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 from ..chat import check_base_url
@@ -44,7 +43,7 @@ def consume_stream(
     row = find_provider(_ROW)
     if not isinstance(row, View):
         raise ConfigurationError(f"the row {_ROW!r} was replaced by one that is no View")
-    row = dataclasses.replace(row, send_as=send_as, slash=url.endswith("/"))
+    row = row.replace(send_as=send_as, slash=url.endswith("/"))
     if arguments.get("retry") is None:
         arguments["retry"] = RetryPolicy(resume=True)
     return stream_sync(prompt, provider=row, base_url=where, **arguments)

@@ -10,13 +10,13 @@ opened when the one before it has ended. What they share is the question, the ti
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
 import msgspec
+from msgspec import Struct
 
 from ..completion import Completion, add_usage
 from ..errors import ConfigurationError, StreamClosed, StreamError, StreamTimeout
@@ -95,8 +95,7 @@ def _read_entry(entry: Any) -> dict[str, Any]:
     return dict(entry)
 
 
-@dataclasses.dataclass(frozen=True)
-class Candidate:
+class Candidate(Struct, frozen=True):
     """A provider that can be asked; its request is written and checked.
 
     Attributes:

@@ -6,13 +6,13 @@ Everything here runs in the producer thread; it never touches the stream that th
 
 from __future__ import annotations
 
-import dataclasses
 import random
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec import Struct
 
 from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
@@ -46,8 +46,7 @@ _GRACE_S = 0.5
 _REST_S = 2.0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Attempt:
+class _Attempt(Struct, frozen=True):
     """One request, and who understands its answer.
 
     Attributes:
@@ -173,7 +172,7 @@ class EventSource:
         """Ask the same thing again, for nothing of the answer has been seen."""
         if failed.taken_up:
             return self._taken_up(failed) or failed
-        return dataclasses.replace(failed, decoder=self._provider.decoder())
+        return msgspec.structs.replace(failed, decoder=self._provider.decoder())
 
     def _continuation(self, broken: _Attempt, said: Accumulator) -> _Attempt | None:
         """Say how a cut answer can go on: at the provider's own cursor, or asked for anew."""
@@ -195,7 +194,7 @@ class EventSource:
         return self._with_headers(self._provider.request(chat, self._key, self._base_url))
 
     def _with_headers(self, request: HTTPRequest) -> HTTPRequest:
-        return dataclasses.replace(request, headers={**request.headers, **self._headers})
+        return msgspec.structs.replace(request, headers={**request.headers, **self._headers})
 
     def _read_limit_s(self) -> float | None:
         """Return when a thread that nobody can interrupt shall give up waiting for bytes.

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -1100,7 +1099,7 @@ class TestRequest:
 
     def assistant(self, *wants_back: str) -> Any:
         """Return the assistant's turn as a server gets it that wants this back."""
-        row = dataclasses.replace(PROVIDERS["openai"], wants_back=wants_back)  # type: ignore[call-arg]
+        row = PROVIDERS["openai"].replace(wants_back=wants_back)  # type: ignore[call-arg]
         request = row.request(ask(prompt="?", messages=[self.ASSISTANT]), KEY, "https://host")
         return json.loads(request.body)["messages"][0]
 

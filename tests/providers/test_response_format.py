@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from typing import Any
 
@@ -116,7 +115,7 @@ class TestResponseFormat:
         asked = body_of("gemini", response_format=NAMED)["generationConfig"]
         assert asked["responseJsonSchema"] == said
         assert body_of("ollama", response_format=NAMED)["format"] == said
-        row = dataclasses.replace(PROVIDERS["openai"], name="old", json_schema=False)
+        row = PROVIDERS["openai"].replace(name="old", json_schema=False)
         sent = row.request(ask(response_format=NAMED), KEY, "https://host")
         assert "A person." in json.loads(sent.body)["messages"][0]["content"]
         own = {**NAMED, "schema": {**LAX, "description": "Of today."}}
@@ -157,7 +156,7 @@ class TestResponseFormat:
         """Where only JSON objects can be asked for, the schema stands in the instructions."""
         row = PROVIDERS["openai"]
         assert isinstance(row, OpenAI)
-        plain = dataclasses.replace(row, name="plain", json_schema=False)
+        plain = row.replace(name="plain", json_schema=False)
         chat = ask(response_format=Person, system=system)
         body = json.loads(plain.request(chat, KEY, "https://host").body)
         assert body["response_format"] == {"type": "json_object"}

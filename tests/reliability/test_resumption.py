@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -236,8 +235,7 @@ class _Numbered:
         return _Numbered(self._inner)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Cursored(OpenAI):
+class _Cursored(OpenAI, frozen=True):
     """A provider that numbers its events and can go on after any of them."""
 
     def decoder(self) -> Any:
@@ -265,7 +263,7 @@ class TestCursor:
     def cursored(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Put such a provider in OpenAI's place."""
         row = PROVIDERS["openai"]
-        fields = {field.name: getattr(row, field.name) for field in dataclasses.fields(row)}
+        fields = {name: getattr(row, name) for name in row.__struct_fields__}
         monkeypatch.setitem(PROVIDERS, "openai", _Cursored(**fields))
 
     @staticmethod
