@@ -64,7 +64,7 @@ def fake_llm(
     # Only here: see above.
     from llm_sse.errors import ConfigurationError  # noqa: PLC0415
     from llm_sse.providers import find_provider, provider_names  # noqa: PLC0415
-    from llm_sse.sync import stream  # noqa: PLC0415
+    from llm_sse.sync import ask  # noqa: PLC0415
     from llm_sse.sync.transport import shared_session  # noqa: PLC0415
     from llm_sse.testing import FakeServer  # noqa: PLC0415
 
@@ -76,9 +76,7 @@ def fake_llm(
             with suppress(ConfigurationError):  # it cannot be loaded, so nobody can ask it
                 redirection.of(find_provider(name))
         # Rows that the test registers, or that were replaced, are met when they are asked.
-        monkeypatch.setattr(
-            stream, "find_provider", lambda name: redirection.of(find_provider(name))
-        )
+        monkeypatch.setattr(ask, "find_provider", lambda name: redirection.of(find_provider(name)))
         for name in ("NO_PROXY", "no_proxy"):
             others = os.environ.get(name)
             monkeypatch.setenv(name, f"{others},{_LOOPBACK}" if others else _LOOPBACK)

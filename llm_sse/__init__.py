@@ -18,11 +18,7 @@ from .metrics import StreamMetrics
 from .providers import register_provider
 from .rate_limit import RateLimit
 from .retry import RetryPolicy
-from .sync.buffered import buffered
-from .sync.consume import consume_stream
-from .sync.reader import Timeouts
-from .sync.stream import (
-    TokenStream,
+from .sync.ask import (
     complete_sync,
     stream_anthropic,
     stream_gemini,
@@ -30,6 +26,10 @@ from .sync.stream import (
     stream_openai,
     stream_sync,
 )
+from .sync.buffered import buffered
+from .sync.consume import consume_stream
+from .sync.reader import Timeouts
+from .sync.stream import TokenStream
 from .sync.tools import ToolLoop, run_tools
 from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 

@@ -42,8 +42,9 @@ from .providers import (
     provider_names,
     unused_offers,
 )
+from .sync.ask import stream_sync
 from .sync.redaction import MIN_KEY_CHARS
-from .sync.stream import TokenStream, stream_sync
+from .sync.stream import TokenStream
 from .testing.server import FakeServer
 
 if TYPE_CHECKING:

@@ -60,7 +60,7 @@ FRAMEWORKS = {
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
 #: may stand under `if TYPE_CHECKING:`.
 REQUESTS_EXCEPTIONS = {
-    "llm_sse.sync.stream": "isinstance(session, requests.Session)",
+    "llm_sse.sync.ask": "isinstance(session, requests.Session)",
     "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
 }
 
@@ -358,9 +358,9 @@ class TestLaws:
             (imports_a_library_of_others, "llm_sse.web", "from urllib3.util import Retry"),
             (imports_a_library_of_others, "llm_sse.sync.wrappers", "import rich.console"),
             (imports_a_library_of_others, "llm_sse.testing.server", "from click import echo"),
-            (uses_more_than_the_session, "llm_sse.sync.stream", "requests.get('x')"),
-            (uses_more_than_the_session, "llm_sse.sync.stream", "x = requests.Session()"),
-            (uses_more_than_the_session, "llm_sse.sync.stream", "from requests import get"),
+            (uses_more_than_the_session, "llm_sse.sync.ask", "requests.get('x')"),
+            (uses_more_than_the_session, "llm_sse.sync.ask", "x = requests.Session()"),
+            (uses_more_than_the_session, "llm_sse.sync.ask", "from requests import get"),
             (uses_more_than_the_session, "llm_sse.cli", "requests.post('x')"),
             (imports_upwards, "llm_sse.errors", "from .events import Event"),
             (imports_upwards, "llm_sse.events", "from .errors import StreamError"),
@@ -402,7 +402,7 @@ class TestLaws:
         [
             ("llm_sse.sync.transport", "import requests, urllib3, socket, time"),
             ("llm_sse.sync.reader", "if TYPE_CHECKING:\n    import requests"),
-            ("llm_sse.sync.stream", "import requests\nx = isinstance(s, requests.Session)"),
+            ("llm_sse.sync.ask", "import requests\nx = isinstance(s, requests.Session)"),
             ("llm_sse.testing.server", "from http.server import HTTPServer\nimport threading"),
             ("llm_sse.cli", "import click, rich, requests\nfrom .sync.stream import x\nprint('x')"),
             ("llm_sse.web.body", "import asyncio, time\nfrom ..sync.stream import TokenStream"),

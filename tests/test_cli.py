@@ -33,7 +33,7 @@ from llm_sse.errors import (
 )
 from llm_sse.events import Event, Finish, ReasoningDelta, StreamStart, TextDelta
 from llm_sse.providers import PROVIDERS
-from llm_sse.sync.stream import stream_sync
+from llm_sse.sync.ask import stream_sync
 from llm_sse.testing import FakeServer, cut, finish, pause, raw, say, status, think
 
 _KEY = "sk-a-key-that-nobody-may-see"

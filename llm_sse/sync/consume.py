@@ -8,7 +8,8 @@ from ..chat import check_base_url
 from ..errors import ConfigurationError
 from ..providers import View, find_provider
 from ..retry import RetryPolicy
-from .stream import TokenStream, stream_sync
+from .ask import stream_sync
+from .stream import TokenStream
 
 __all__ = ["consume_stream"]
 

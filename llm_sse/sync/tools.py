@@ -15,8 +15,9 @@ from ..chat import Message, read_turns
 from ..errors import ConfigurationError
 from ..events import Usage
 from ..tools import FunctionTool, Tool
+from .ask import stream_sync
 from .recorder import Recording
-from .stream import TokenStream, stream_sync
+from .stream import TokenStream
 from .tool_rounds import OnToolError, Rounds
 
 __all__ = ["ToolLoop", "run_tools"]

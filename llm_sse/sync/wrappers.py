@@ -10,7 +10,8 @@ import msgspec
 from ..errors import ConfigurationError
 from ..metrics import StreamMetrics
 from ..retry import RetryPolicy
-from .stream import TokenStream, of_type, stream_sync
+from .ask import of_type, stream_sync
+from .stream import TokenStream
 
 __all__ = ["CountedStream", "measure_stream", "stream_with_count", "stream_with_retry"]
 

@@ -28,7 +28,8 @@ from werkzeug.exceptions import HTTPException
 
 from .._version import __version__
 from ..errors import ConfigurationError, StreamError
-from ..sync.stream import TokenStream, stream_sync
+from ..sync.ask import stream_sync
+from ..sync.stream import TokenStream
 from .body import StreamBody
 from .chat_completions import (
     AskedChunks,
