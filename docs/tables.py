@@ -11,7 +11,7 @@ from llm_sse import Tool, file_part, image_part
 from llm_sse.chat import make_chat
 from llm_sse.errors import ConfigurationError
 from llm_sse.providers import PROVIDERS, OpenAI, Provider
-from llm_sse.structured import read_format
+from llm_sse.response_format import read_format
 
 PAGE = Path(__file__).parent / "reference" / "providers.md"
 

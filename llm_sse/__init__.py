@@ -8,6 +8,8 @@
         print(token, end="", flush=True)
 """
 
+from typing import TYPE_CHECKING, Any
+
 from . import errors, events
 from ._version import __version__
 from .chat import Message, Tool
@@ -27,11 +29,13 @@ from .sync.ask import (
     stream_sync,
 )
 from .sync.buffered import buffered
-from .sync.consume import consume_stream
 from .sync.reader import Timeouts
 from .sync.stream import TokenStream
-from .sync.tools import ToolLoop, run_tools
 from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
+
+if TYPE_CHECKING:
+    from .sync.consume import consume_stream
+    from .sync.tools import ToolLoop, run_tools
 
 __all__ = [
     "Completion",
@@ -63,3 +67,20 @@ __all__ = [
     "stream_with_count",
     "stream_with_retry",
 ]
+
+#: What most programs do not use is imported when it is asked for.
+_LATER = frozenset({"ToolLoop", "consume_stream", "run_tools"})
+
+
+def __getattr__(name: str) -> Any:
+    """Import one of the names that are imported late."""
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .sync import consume, tools  # noqa: PLC0415  # few need them
+
+    return getattr(consume if name == "consume_stream" else tools, name)
+
+
+def __dir__() -> list[str]:
+    """Return the names that are there, those that are imported late included."""
+    return sorted({*globals(), *_LATER})

@@ -17,7 +17,7 @@ import msgspec
 from msgspec import Struct, field
 
 from .errors import ConfigurationError
-from .structured import ResponseFormat, read_format
+from .response_format import ResponseFormat, read_format
 from .tools import Tool
 
 __all__ = [

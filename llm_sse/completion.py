@@ -28,7 +28,6 @@ from .events import (
     ToolCallDelta,
     Usage,
 )
-from .structured import parse_output
 
 __all__ = ["MADE_UP", "Accumulator", "Completion", "assistant_turn"]
 
@@ -97,6 +96,8 @@ class Completion(Struct, frozen=True, kw_only=True):
             InvalidOutputError: It is not that; or it was cut, refused, or is a tool call.
             ConfigurationError: `response_format` is nothing that can be asked for.
         """
+        from .structured import parse_output  # noqa: PLC0415  # see `response_format`
+
         return parse_output(self, response_format)
 
     def message(self) -> Message:

@@ -16,7 +16,7 @@ from typing import Any
 import ijson
 
 from .json_text import MARKED_FENCE, JSONText
-from .structured import WRAPPER
+from .response_format import WRAPPER
 
 __all__ = ["GrowingValue"]
 

@@ -14,64 +14,28 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from typing import Any, Union
+from typing import Any
 
 import msgspec
-from msgspec import Struct
 
 from .errors import ConfigurationError, InvalidOutputError
 from .json_schema import Unfit, check_size, inlined_root, is_strict, strict_schema
 from .json_text import json_text
 from .own_schema import check_value, read_schema
+from .response_format import WRAPPER, ResponseFormat, read_format
 from .typed import Misfit, decode_typed, once_per_class, schema_of
 
-__all__ = ["ResponseFormat", "ending_problem", "invalid_output", "parse_output", "read_format"]
+__all__ = ["ending_problem", "format_of", "invalid_output", "parse_output"]
 
-#: The only property of the object that stands for an answer whose root is no object.
-WRAPPER = "value"
 _SHOWN_CHARS = 200
 
 
-class ResponseFormat(Struct, frozen=True, kw_only=True):
-    """The form of an answer, in no provider's words.
-
-    Attributes:
-        name: What it is called, in letters, digits, `_` and `-`.
-        schema: Its JSON Schema; `None` is any JSON object.
-        strict: Whether the schema fits the strict mode of those that have one.
-        description: What it is for, for the model.
-        wrapped: Whether the answer is the one property `value` of an object, because its own root
-            is none and some providers take nothing else.
-    """
-
-    name: str
-    schema: Union[dict[str, Any], None] = None
-    strict: bool = False
-    description: Union[str, None] = None
-    wrapped: bool = False
-
-    def described_schema(self) -> dict[str, Any] | None:
-        """Return the schema with the description in it, for who has no other place for that."""
-        if self.schema is None or self.description is None:
-            return self.schema
-        own = self.schema.get("description")
-        said = f"{self.description}\n{own}" if isinstance(own, str) and own else self.description
-        return {**self.schema, "description": said}
-
-
-def read_format(given: Any) -> ResponseFormat | None:
-    """Read what a caller gave as `response_format`.
-
-    A type is ready to be decoded into then.
-
-    Args:
-        given: A type, a JSON Schema, OpenAI's own objects, or the word `json_object`.
+def format_of(given: Any) -> ResponseFormat | None:
+    """Read what a caller gave: a type, a JSON Schema, OpenAI's own objects, or a word.
 
     Raises:
         ConfigurationError: It is none of these.
     """
-    if given is None or isinstance(given, ResponseFormat):
-        return given
     if isinstance(given, str):
         if given != "json_object":
             raise ConfigurationError(

@@ -31,8 +31,9 @@ OUTER = ("sync", *OUTER_OF_SYNC)
 WORLD_EXCEPTIONS = {
     "llm_sse.providers.registry": {
         "threading": "a lock: rows may come from any thread",
-        "importlib": "entry points of other distributions",
+        "importlib": "entry points of other distributions, and formats when they are needed",
     },
+    "llm_sse.providers": {"importlib": "formats when they are needed"},
     "llm_sse.typed": {"threading": "a lock: msgspec crashes where threads prepare types at once"},
 }
 
@@ -209,8 +210,9 @@ def imports_upwards(module: Module) -> Iterator[str]:
     """Find imports against the direction of knowledge: core <- sync <- everything else."""
     refuse = {"llm_sse.errors"}
     leaves = {"errors": set(), "events": set(), "media": refuse}
-    leaves["tools"] = refuse | {"llm_sse.typed"}
-    leaves["chat"] = refuse | {"llm_sse.tools", "llm_sse.structured"}
+    leaves["tools"] = {"llm_sse.tool_signature"}
+    leaves["response_format"] = {"llm_sse.structured"}
+    leaves["chat"] = refuse | {"llm_sse.tools", "llm_sse.response_format"}
     for found in module.imports:
         if found.top != ROOT:
             continue

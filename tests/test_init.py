@@ -3,6 +3,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 import llm_sse
 from llm_sse import stream_sync
 from llm_sse.testing import FakeServer
@@ -31,3 +33,36 @@ def test_nothing_optional_is_imported() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def test_importing_is_light() -> None:
+    """What only some programs need is imported when it is asked for."""
+    code = (
+        "import sys, requests\n"
+        "before = {*sys.modules}\n"
+        "import llm_sse\n"
+        "print(*sorted({*sys.modules} - before))\n"
+        "llm_sse.run_tools, llm_sse.consume_stream, llm_sse.ToolLoop\n"
+        "print({*llm_sse.__all__} <= {*dir(llm_sse)})\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    imported, all_there = done.stdout.splitlines()
+    ours = {name.removeprefix("llm_sse.") for name in imported.split()}
+    late = {"structured", "typed", "json_schema", "tool_signature", "recording", "growing"}
+    assert not ours & (late | {"sync.tools", "sync.consume", "sync.recorder"})
+    formats = {f"providers.{name}" for name in ("openai", "anthropic", "gemini", "gateways")}
+    assert not ours & formats
+    assert not ours & {
+        "docstring_parser",
+        "ijson",
+        "statistics",
+        "email.mime",
+        "importlib.metadata",
+    }
+    assert all_there == "True"
+
+
+def test_a_name_that_is_not_there() -> None:
+    """A name that the package does not have is an AttributeError, as everywhere."""
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        llm_sse.nothing  # noqa: B018

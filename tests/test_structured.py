@@ -17,7 +17,7 @@ from llm_sse.chat import make_chat
 from llm_sse.completion import Completion
 from llm_sse.errors import ConfigurationError, InvalidOutputError
 from llm_sse.events import ToolCall
-from llm_sse.structured import ResponseFormat, read_format
+from llm_sse.response_format import ResponseFormat, read_format
 from llm_sse.testing import FakeServer
 
 

@@ -17,7 +17,7 @@ from typing_extensions import TypeAliasType, TypedDict
 from llm_sse import Tool
 from llm_sse.completion import Completion
 from llm_sse.errors import ConfigurationError, InvalidOutputError
-from llm_sse.structured import read_format
+from llm_sse.response_format import read_format
 from llm_sse.typed import once_per_class, preparing
 
 

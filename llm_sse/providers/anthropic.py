@@ -49,8 +49,8 @@ from ..events import (
 )
 from ..json_schema import LOOKAROUND, described, rewritten
 from ..media import Media, read_media
+from ..response_format import ResponseFormat
 from ..sse import ServerSentEvent, encode_sse
-from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
@@ -65,7 +65,7 @@ from .calls import ToolCallBuilder
 from .lenient import decode_json, lenient_convert, lenient_decode, plain_decode, prepare
 from .refusals import decode_body, error_text
 
-__all__ = ["Anthropic"]
+__all__ = ["ROW", "Anthropic"]
 
 _REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
@@ -822,3 +822,16 @@ def _unknown_object(event: Unknown) -> dict[str, Any]:
 
 def _wire(fields: dict[str, Any]) -> bytes:
     return encode_sse(msgspec.json.encode(fields).decode(), event=fields["type"])
+
+
+#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
+ROW = Anthropic(
+    "anthropic",
+    base_url="https://api.anthropic.com",
+    model="claude-sonnet-5-5",
+    checked="2026-11-22",
+    key_env=("ANTHROPIC_API_KEY",),
+    model_env="ANTHROPIC_MODEL",
+    base_url_env="ANTHROPIC_BASE_URL",
+)

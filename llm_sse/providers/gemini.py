@@ -65,7 +65,7 @@ from .base import (
 from .lenient import decode_json, lenient_convert, lenient_decode, prepare
 from .refusals import decode_body, error_text, is_listed_error
 
-__all__ = ["Gemini"]
+__all__ = ["ROW", "Gemini"]
 
 _REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
@@ -940,3 +940,16 @@ class _Encoder:
             "responseId": self._start.response_id,
         }
         return encode_sse(msgspec.json.encode(response).decode())
+
+
+#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
+ROW = Gemini(
+    "gemini",
+    base_url="https://generativelanguage.googleapis.com",
+    model="gemini-flash-latest",
+    checked="2026-11-22",
+    key_env=("GEMINI_API_KEY", "GOOGLE_API_KEY"),
+    model_env="GEMINI_MODEL",
+    base_url_env="GOOGLE_GEMINI_BASE_URL",
+)

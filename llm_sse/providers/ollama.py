@@ -74,7 +74,7 @@ from .lenient import decode_json, lenient_decode, prepare, text_or_none
 from .refusals import decode_body, error_text, is_listed_error
 from .whole import WholeAnswer
 
-__all__ = ["Ollama"]
+__all__ = ["ROW", "Ollama"]
 
 #: Ollama says the first four. It has no word for the others: they are our own.
 _REASONS: dict[str, FinishReason] = {
@@ -648,3 +648,16 @@ class _Encoder:
     def _line(self, message: dict[str, Any], end: dict[str, Any] | None = None) -> bytes:
         response = _response(self._start.model, {"role": "assistant", **message}, end)
         return encode_ndjson(msgspec.json.encode(response))
+
+
+#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
+ROW = Ollama(
+    "ollama",
+    base_url="http://127.0.0.1:11434",
+    model="gemma4",
+    checked="2026-11-22",
+    key_env=("OLLAMA_API_KEY",),
+    model_env="OLLAMA_MODEL",
+    base_url_env="OLLAMA_HOST",
+)

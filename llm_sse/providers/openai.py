@@ -51,8 +51,8 @@ from ..events import (
 )
 from ..logprobs import says_something, token_object, tokens_event
 from ..media import without_media_type
+from ..response_format import ResponseFormat
 from ..sse import ServerSentEvent, encode_sse
-from ..structured import ResponseFormat
 from .base import (
     Accepted,
     Decoder,
@@ -81,7 +81,7 @@ from .refusals import (
     status_in,
 )
 
-__all__ = ["OpenAI"]
+__all__ = ["ROW", "OpenAI"]
 
 _REASONS: dict[str, FinishReason] = {
     "stop": "stop",
@@ -940,3 +940,18 @@ class _Encoder:
             **fields,
         }
         return encode_sse(msgspec.json.encode(chunk).decode())
+
+
+#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
+ROW = OpenAI(
+    "openai",
+    base_url="https://api.openai.com/v1",
+    model="gpt-6-luna",
+    checked="2026-11-22",
+    key_env=("OPENAI_API_KEY",),
+    model_env="OPENAI_MODEL",
+    base_url_env="OPENAI_BASE_URL",
+    tools_body={"reasoning_effort": "none"},
+    call_ids=".{1,40}",
+)

@@ -10,6 +10,8 @@ Thread: every function may be called from any thread.
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator, MutableMapping
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigurationError
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from importlib.metadata import EntryPoint
 
 __all__ = [
+    "FORMATS",
     "PROVIDERS",
     "find_provider",
     "provider_names",
@@ -28,8 +31,75 @@ __all__ = [
 
 _GROUP = "llm_sse.providers"
 
+#: The module that holds a format and its first row, by the row's name, in the order in which they
+#: are listed to people.
+_HOMES = {
+    "openai": ".openai",
+    "openai-responses": ".responses",
+    "anthropic": ".anthropic",
+    "gemini": ".gemini",
+    "ollama": ".ollama",
+}
+#: The modules with all other rows.
+_GATEWAYS, _VIEW = ".gateways", ".view"
+
+#: The name of each format's first row: whose format it is.
+FORMATS = tuple(_HOMES)
+
+
+class _Rows(MutableMapping[str, Provider]):
+    """The rows by name, in the order in which they are listed to people.
+
+    A row that comes with the package is imported when it is asked for: a vendor's alone, the others
+    together.
+
+    Thread: any. Who imports a row that another thread imports too, gets the same one.
+    """
+
+    def __init__(self) -> None:
+        self._rows: dict[str, Provider | None] = dict.fromkeys(_HOMES)
+        self._whole = False
+
+    def __getitem__(self, name: str) -> Provider:
+        if name not in self._rows:
+            self._complete()
+        row = self._rows[name]
+        if row is None:
+            row = self._rows[name] = import_module(_HOMES[name], __package__).ROW
+        return row
+
+    def __setitem__(self, name: str, row: Provider) -> None:
+        self._complete()
+        self._rows[name] = row
+
+    def __delitem__(self, name: str) -> None:
+        self._complete()
+        del self._rows[name]
+
+    def __iter__(self) -> Iterator[str]:
+        self._complete()
+        return iter(list(self._rows))
+
+    def __len__(self) -> int:
+        self._complete()
+        return len(self._rows)
+
+    def _complete(self) -> None:
+        """Add the rows that are imported together; none has been added or removed before."""
+        if self._whole:
+            return
+        gateways = import_module(_GATEWAYS, __package__).GATEWAYS
+        rows = (*gateways, import_module(_VIEW, __package__).ROW)
+        with _filling:
+            if not self._whole:
+                self._rows.update({row.name: row for row in rows})
+                self._whole = True
+
+
+_filling = threading.Lock()
+
 #: The rows by name, in the order in which they are listed to people.
-PROVIDERS: dict[str, Provider] = {}
+PROVIDERS: MutableMapping[str, Provider] = _Rows()
 _lock = threading.Lock()
 #: The names that entry points gave, as far as they were loaded.
 _installed: dict[str, Provider] = {}

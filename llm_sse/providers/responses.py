@@ -103,7 +103,7 @@ from .responses_input import (
     tool_object,
 )
 
-__all__ = ["Responses"]
+__all__ = ["ROW", "Responses"]
 
 _REASONS: dict[str, FinishReason] = {"completed": "stop", "cancelled": "error"}
 
@@ -1065,3 +1065,16 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
             raw,
         )
     ]
+
+
+#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
+ROW = Responses(
+    "openai-responses",
+    base_url="https://api.openai.com/v1",
+    model="gpt-6-luna",
+    checked="2026-11-22",
+    key_env=("OPENAI_API_KEY",),
+    model_env="OPENAI_MODEL",
+    base_url_env="OPENAI_BASE_URL",
+)

@@ -10,7 +10,7 @@ import msgspec
 from ..chat import Message, Tool, own_reasoning
 from ..errors import ConfigurationError
 from ..media import Media, read_media
-from ..structured import ResponseFormat
+from ..response_format import ResponseFormat
 from .call_ids import with_fitting_ids
 from .lenient import objects_in, text_or_none
 

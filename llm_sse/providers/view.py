@@ -33,7 +33,7 @@ from .base import Accepted, Decoder, Frames, Provider, end_of_body, merge, then_
 from .lenient import decode_json
 from .refusals import decode_body
 
-__all__ = ["View"]
+__all__ = ["ROW", "View"]
 
 _CURSOR = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
 _SEND_AS = ("json", "form", "query")
@@ -316,3 +316,7 @@ def _problem_document(error: APIError) -> dict[str, Any]:
         "code": error.code or "unavailable",
         "retryable": error.retryable,
     }
+
+
+#: What a site of one's own speaks; its base URL is the view's address.
+ROW = View("sse-view")

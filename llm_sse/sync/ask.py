@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import requests
 
@@ -19,14 +19,16 @@ from ..completion import Completion
 from ..errors import ConfigurationError
 from ..events import Event
 from ..providers import Provider, find_provider
+from ..response_format import read_format
 from ..retry import RetryPolicy
-from ..structured import read_format
 from .channel import Channel
 from .fallback import Candidate, Fallbacks, read_fallback
 from .reader import Timeouts
-from .recorder import Recording
 from .source import EventSource
 from .stream import TokenStream
+
+if TYPE_CHECKING:
+    from .recorder import Recording
 
 __all__ = [
     "complete_sync",
@@ -155,7 +157,11 @@ def stream_sync(
 
 
 def _recording(record: Any) -> Recording | None:
-    return record if record is None or isinstance(record, Recording) else Recording(record)
+    if record is None:
+        return None
+    from .recorder import Recording  # noqa: PLC0415  # few need it
+
+    return record if isinstance(record, Recording) else Recording(record)
 
 
 def _candidate(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from msgspec import Struct
@@ -25,9 +25,11 @@ from ..metrics import StreamMetrics
 from .channel import Channel
 from .producer import start_producer
 from .reader import Answered, Reader, Timeouts, text_of
-from .recorder import Recording
 from .redaction import SECRET_HEADER
 from .source import EventSource, without_frames
+
+if TYPE_CHECKING:
+    from .recorder import Recording
 
 __all__ = ["Candidate", "Fallbacks", "read_fallback"]
 

@@ -28,7 +28,7 @@ from ..recording import VERSION, Chunk, End, Head, How, Line, Request, Response,
 from .channel import Channel
 from .redaction import SECRET_HEADER, BytesRedaction
 
-__all__ = ["NotRecorded", "Recorder", "Recording"]
+__all__ = ["Recorder", "Recording"]
 
 T = TypeVar("T")
 
@@ -154,22 +154,6 @@ class Recording:
 def _private(path: str, flags: int) -> int:
     """Make a file that nobody else can read."""
     return os.open(path, flags, _MODE)
-
-
-class NotRecorded:
-    """What stands in place of a recorder where nothing is recorded."""
-
-    tap = None
-
-    def begins(self, request: HTTPRequest) -> None:
-        """Let a request pass."""
-
-    def ended(self, error: Exception | None = None) -> None:
-        """Let an ending pass."""
-
-    def watched(self, items: Iterator[T]) -> Iterator[T]:
-        """Return the items as they are."""
-        return items
 
 
 class Recorder:

@@ -27,12 +27,13 @@ from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
 from .reader import Answered, Timeouts
-from .recorder import NotRecorded, Recorder, Recording
 from .redaction import Redaction, secrets_of
 from .transport import send
 
 if TYPE_CHECKING:
     import requests
+
+    from .recorder import Recorder, Recording
 
 __all__ = ["EventSource", "without_frames"]
 
@@ -60,6 +61,22 @@ class _Attempt(Struct, frozen=True):
     decoder: Decoder
     taken_up: bool = False
     repeats: bool = False
+
+
+class _NotRecorded:
+    """What stands in place of a recorder where nothing is recorded."""
+
+    tap = None
+
+    def begins(self, request: HTTPRequest) -> None:
+        """Let a request pass."""
+
+    def ended(self, error: Exception | None = None) -> None:
+        """Let an ending pass."""
+
+    def watched(self, events: Iterator[Event]) -> Iterator[Event]:
+        """Return the events as they are."""
+        return events
 
 
 class EventSource:
@@ -108,7 +125,7 @@ class EventSource:
         self._channel = channel
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
-        self._recorder: Recorder | NotRecorded = NotRecorded()
+        self._recorder: Recorder | _NotRecorded = _NotRecorded()
         self._request = self._written(chat)
         self._secrets = secrets_of(key, {**own, **headers}, self._request)
         self._redaction = Redaction(self._secrets)
@@ -122,6 +139,8 @@ class EventSource:
         row = self._provider
         whose = (row.name, row.wire_format)
         recording.open(*whose)
+        from .recorder import Recorder  # noqa: PLC0415  # few need it
+
         self._recorder = Recorder(recording, whose, self._secrets, self._chat.stream, self._channel)
 
     def __iter__(self) -> Iterator[Event]:

@@ -12,7 +12,7 @@ from ..errors import APIError, ConfigurationError, InvalidOutputError, StreamClo
 from ..events import Event, TextDelta, ToolResult
 from ..metrics import StreamMetrics
 from ..rate_limit import RateLimit, read_rate_limit
-from ..structured import ending_problem, invalid_output, read_format
+from ..response_format import read_format
 from .reader import Reading
 
 if TYPE_CHECKING:
@@ -146,6 +146,8 @@ class TokenStream:
         return self._grow(lambda: GrowingValue(wrapped=wrapped))
 
     def _grow(self, begin: Callable[[], GrowingValue]) -> Generator[Any, None, None]:
+        from ..structured import ending_problem, invalid_output  # noqa: PLC0415  # see `response_format`
+
         growing = begin()
         with closing(self._reader.events()) as events:
             for event in events:

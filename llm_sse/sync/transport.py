@@ -27,7 +27,7 @@ from contextlib import suppress
 from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
 from io import BufferedReader
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import requests
 import urllib3
@@ -47,7 +47,9 @@ from ..errors import (
     StreamTimeout,
     TransportError,
 )
-from ..recording import How
+
+if TYPE_CHECKING:
+    from ..recording import How
 
 __all__ = ["ByteStream", "Tap", "send", "shared_session"]
 
