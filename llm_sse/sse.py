@@ -89,6 +89,8 @@ class SSEDecoder:
         self._line = bytearray()
         self._after_cr = False
         self._at_start = True
+        #: The event's data: nearly always one line, else all of them, each with its LF.
+        self._only: bytes | None = None
         self._data = bytearray()
         self._event = ""
         self._id = ""
@@ -121,15 +123,15 @@ class SSEDecoder:
             self._line.clear()
         try:
             for line in lines:
-                if line.startswith(b"data:"):  # first, for it is nearly every line there is
-                    self._add_data(line[6:] if line[5:6] == b" " else line[5:])
+                if line.startswith(b"data: "):  # first, for it is nearly every line there is
+                    self._add_data(line[6:])
                 elif line:
                     self._field(line)
                 else:
                     self._dispatch(events)
             if rest:
                 self._line += rest
-                self._check_size(len(self._line) + len(self._data))
+                self._check_size(len(self._line))
         except ProtocolError as failure:
             self._failure = failure
             if not events:
@@ -185,10 +187,10 @@ class SSEDecoder:
         if name == b"data":
             self._add_data(value)
         elif name == b"event":
-            self._check_size(len(value) + len(self._data))
+            self._check_size(len(value))
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
-            self._check_size(len(value) + len(self._data))
+            self._check_size(len(value))
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry":
@@ -198,25 +200,37 @@ class SSEDecoder:
             self.ignored += line[: _MAX_IGNORED_BYTES - len(self.ignored) - 1] + b"\n"
 
     def _add_data(self, value: bytes) -> None:
-        data = self._data
-        data += value
-        data += b"\n"
-        if len(data) > self.max_event_bytes:
-            self._check_size(len(data))
+        if self._only is None and not self._data:
+            self._only = value
+            if len(value) >= self.max_event_bytes:
+                self._check_size(0)
+            return
+        if self._only is not None:
+            self._data += self._only + b"\n"
+            self._only = None
+        self._data += value + b"\n"
+        self._check_size(0)
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
         self.last_event_id = self._id
-        if self._data:
+        data: bytes | bytearray | None = self._only
+        if data is None and self._data:
             self._data.pop()
-            data = self._data.decode("utf-8", "replace")
-            events.append(ServerSentEvent(data, self._event or "message", self._id))
+            data = self._data
+        if data is not None:
+            text = data.decode("utf-8", "replace")
+            events.append(ServerSentEvent(text, self._event or "message", self._id))
         self._reset()
 
     def _reset(self) -> None:
-        self._data.clear()
+        self._only = None
         self._event = ""
+        if self._data:
+            self._data.clear()
 
-    def _check_size(self, size: int) -> None:
+    def _check_size(self, more: int) -> None:
+        """Refuse an event that is too large with so many bytes more."""
+        size = more + len(self._data) + (0 if self._only is None else len(self._only) + 1)
         if size > self.max_event_bytes:
             raise ProtocolError(
                 f"a server-sent event is larger than {self.max_event_bytes} bytes (max_event_bytes)"
