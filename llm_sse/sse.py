@@ -206,9 +206,11 @@ class SSEDecoder:
                 self._check_size(0)
             return
         if self._only is not None:
-            self._data += self._only + b"\n"
+            self._data += self._only
+            self._data += b"\n"
             self._only = None
-        self._data += value + b"\n"
+        self._data += value
+        self._data += b"\n"
         self._check_size(0)
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
