@@ -243,7 +243,7 @@ class Site:
                 heartbeat_s=self._heartbeat_s,
             )
             assert isinstance(body, StreamBody)
-            return _until_closed(_begin(body), slot)
+            return _begin(body, slot)
         except BaseException:
             slot.release()
             raise
@@ -265,7 +265,7 @@ class Site:
         try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
             body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
-            return _until_closed(_begin(body), slot)
+            return _begin(body, slot)
         except BaseException:
             stream.close()
             slot.release()
@@ -315,20 +315,26 @@ def _open(target: Target, model: str | None, given: dict[str, Any]) -> TokenStre
         raise bad(str(error)) from error
 
 
-def _begin(body: StreamBody) -> Response:
-    """Answer with a body, or with what there is instead of it."""
+def _begin(body: StreamBody, slot: Slot | None = None) -> Response:
+    """Answer with a body, or with what there is instead of it.
+
+    Args:
+        body: The body.
+        slot: Given back when the response has ended, or is dropped.
+    """
     try:
         problem = body.wait_started(_STATUS_WAIT_S)
     except BaseException:
         body.close()
         raise
-    return _answer(problem) if problem is not None else Response(body, headers=body.headers)
-
-
-def _until_closed(response: Response, slot: Slot) -> Response:
-    """Give the slot back when the response has ended, or is dropped."""
-    response.call_on_close(weakref.finalize(response, slot.release))
-    return response
+    if problem is None:
+        response = Response(body, headers=body.headers)
+        if slot is not None:
+            response.call_on_close(weakref.finalize(response, slot.release))
+        return response
+    if slot is not None:
+        slot.release()
+    return _answer(problem)
 
 
 def _read(type_: type[Any]) -> Any:
