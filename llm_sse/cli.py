@@ -297,6 +297,12 @@ def fake(
 )
 @click.option("--max-streams", type=_COUNT, default=32, help="Answers at once.")
 @click.option("--max-streams-per-client", type=_COUNT, default=8, help="Of them, per address.")
+@click.option(
+    "--grace-s",
+    type=click.FloatRange(0, min_open=True),
+    default=15.0,
+    help="How long an answer goes on that nobody reads; its reader may come back.",
+)
 @click.option("--max-prompt-chars", type=_COUNT, default=32_000, help="The longest question.")
 @click.option("--max-request-bytes", type=_COUNT, default=1024 * 1024, help="The largest body.")
 def serve(
@@ -307,6 +313,7 @@ def serve(
     token: str | None,
     allow_host: tuple[str, ...],
     allow_origin: tuple[str, ...],
+    grace_s: float,
     **limits: int,
 ) -> None:
     """Serve a page that streams, and OpenAI's API, until Ctrl-C."""
@@ -330,7 +337,7 @@ def serve(
     with _targets(names) as targets, listen(host, port) as listener:
         at = listener.getsockname()
         shown = f"[{at[0]}]" if ":" in at[0] else at[0]
-        site = Site(targets, guard=guard, limits=Limits(**limits))
+        site = Site(targets, guard=guard, limits=Limits(**limits), grace_s=grace_s)
         run(site, listener, lambda: click.echo(f"http://{shown}:{at[1]}/"))
 
 

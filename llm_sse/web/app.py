@@ -5,6 +5,7 @@
 | `GET /` | the page |
 | `POST /stream` | a question as JSON (`Question`), answered in any of the formats |
 | `GET /stream?prompt=` | the same for `EventSource` |
+| `POST /stop` | the name of a question (`Stop`), whose answer ends |
 | `POST /v1/chat/completions`, `GET /v1/models` | OpenAI's API, for its clients |
 | `GET /api/providers` | what can be asked |
 | `GET /healthz` | whether it is up |
@@ -14,23 +15,22 @@ Prompts, tokens and answers are written to no log.
 
 from __future__ import annotations
 
-import dataclasses
 import weakref
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 import msgspec
 from flask import Flask, Response, request, send_from_directory
-from msgspec import Struct
 from werkzeug.exceptions import HTTPException
 
 from .._version import __version__
 from ..errors import ConfigurationError, StreamError
 from ..sync.ask import stream_sync
 from ..sync.stream import TokenStream
-from .body import StreamBody
+from .answers import Answers
+from .body import StreamBody, make_body
 from .chat_completions import (
     AskedChunks,
     ChatCompletionsRequest,
@@ -38,18 +38,25 @@ from .chat_completions import (
     error_body,
     models_body,
 )
-from .flask import sse_response
-from .formats import FORMATS
+from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
-from .problem import Problem, problem_of
+from .problem import Problem, RefusedError, gone, problem_of
+from .questions import Limits, Question, Stop, Target, bad, convert, texts
+from .replay import MemoryReplay, ReplayStore, check_seconds
+from .retelling import Asked
 from .slots import Slot, Slots
 
-__all__ = ["Limits", "Question", "Site", "Target"]
+__all__ = ["Limits", "Question", "Site", "Stop", "Target"]
 
 _PAGE = Path(__file__).parent / "page"
 _OPENAI = "/v1/"
 #: How long the provider's status is waited for, in seconds; the answer begins then.
 _STATUS_WAIT_S = 10.0
+#: How long an answer is kept after its end, in seconds, for who was cut off before it.
+_KEPT_S = 60.0
+#: Whose the kept answers are. The site knows no visitors: who comes back shows the answer's id,
+#: or its name, and neither can be guessed.
+_KEY = "visitors"
 #: What needs no token: it tells nothing, and the page has to come before its token.
 _OPEN = frozenset({"/", "/style.css", "/app.js", "/healthz"})
 _PREFLIGHT = {
@@ -57,76 +64,6 @@ _PREFLIGHT = {
     "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Target:
-    """A provider that visitors may ask.
-
-    Attributes:
-        name: Its name on the page, and before the slash in OpenAI's `model`.
-        model: Its model where the visitor names none.
-        arguments: How `stream_sync` reaches it: `provider`, and what else it needs.
-        fake: Whether it is the built-in one.
-    """
-
-    name: str
-    model: str
-    arguments: Mapping[str, Any] = dataclasses.field(repr=False)
-    fake: bool = False
-
-
-@dataclasses.dataclass(frozen=True)
-class Limits:
-    """What one visitor, and all of them, may ask for.
-
-    Attributes:
-        max_streams: How many answers may run at once.
-        max_streams_per_client: How many of them for one address.
-        max_prompt_chars: The longest question, conversation included, in characters of text.
-        max_request_bytes: The largest request body.
-    """
-
-    max_streams: int = 32
-    max_streams_per_client: int = 8
-    max_prompt_chars: int = 32_000
-    max_request_bytes: int = 1024 * 1024
-
-    def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value = getattr(self, field.name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ConfigurationError(f"{field.name} must be at least 1, not {value!r}")
-
-
-class Question(Struct, forbid_unknown_fields=True, kw_only=True):
-    """The body of `POST /stream`, or the query of `GET /stream`.
-
-    Attributes:
-        prompt: The question.
-        provider: Who is asked; the first of `/api/providers` if nobody is named.
-        model: The model, else the provider's default.
-        system: Instructions that stand above the question.
-        max_tokens: The most tokens that the answer may have.
-        temperature: Sampling temperature.
-        format: How the answer is told; see `sse_response`.
-    """
-
-    prompt: str
-    provider: Optional[str] = None
-    model: Optional[str] = None
-    system: Optional[str] = None
-    max_tokens: Optional[int] = None
-    temperature: Optional[float] = None
-    format: str = "tokens"
-
-
-class _RefusedError(Exception):
-    """A request is answered with a problem."""
-
-    def __init__(self, problem: Problem) -> None:
-        super().__init__(problem.code)
-        self.problem = problem
 
 
 class Site:
@@ -137,6 +74,9 @@ class Site:
         guard: Who may ask.
         limits: How much.
         heartbeat_s: How long nothing may be sent, in seconds.
+        grace_s: How long an answer goes on that nobody reads, in seconds: so long a browser whose
+            connection broke may come back for it.
+        replay: Where answers are kept for that; else in this process's memory.
 
     Attributes:
         app: The Flask application, for any WSGI server.
@@ -144,7 +84,7 @@ class Site:
         slots: The streams that run.
 
     Raises:
-        ConfigurationError: There is nobody to ask.
+        ConfigurationError: There is nobody to ask, or one of the arguments cannot be.
     """
 
     def __init__(
@@ -154,21 +94,32 @@ class Site:
         guard: Guard | None = None,
         limits: Limits | None = None,
         heartbeat_s: float = 2.0,
+        grace_s: float = 15.0,
+        replay: ReplayStore | None = None,
     ) -> None:
         if not targets:
             raise ConfigurationError("a site needs at least one provider")
+        check_seconds("heartbeat_s", heartbeat_s)
+        check_seconds("grace_s", grace_s)
+        if replay is not None and not isinstance(replay, ReplayStore):
+            raise ConfigurationError(
+                f"replay must be a store, such as MemoryReplay(), not {type(replay).__name__}"
+            )
         self._targets = {target.name: target for target in targets}
         self._first = targets[0]
         self._guard = guard or Guard()
         self.limits = limits or Limits()
         self._heartbeat_s = heartbeat_s
+        self._grace_s = grace_s
         self.slots = Slots(self.limits.max_streams, self.limits.max_streams_per_client)
+        store = replay or MemoryReplay(max_streams=1000 + self.limits.max_streams, ttl_s=_KEPT_S)
+        self._answers = Answers(store, self.slots)
         self.app = app = Flask(__name__, static_folder=None)
         app.url_map.strict_slashes = False
         app.config["MAX_CONTENT_LENGTH"] = self.limits.max_request_bytes
         app.before_request(self._let_in)
         app.after_request(self._dress)
-        app.register_error_handler(_RefusedError, lambda error: _answer(error.problem))
+        app.register_error_handler(RefusedError, lambda error: _answer(error.problem))
         app.register_error_handler(HTTPException, _http_error)
         app.register_error_handler(500, _failed)
         app.add_url_rule("/", "page", lambda: _page("index.html"))
@@ -178,6 +129,7 @@ class Site:
         app.add_url_rule("/api/providers", view_func=self._providers)
         app.add_url_rule("/stream", "ask", self._ask, methods=["POST"])
         app.add_url_rule("/stream", "ask_by_query", self._ask_by_query, methods=["GET"])
+        app.add_url_rule("/stop", view_func=self._stop, methods=["POST"])
         app.add_url_rule("/v1/models", view_func=self._models)
         app.add_url_rule("/v1/chat/completions", "complete", self._complete, methods=["POST"])
 
@@ -215,6 +167,8 @@ class Site:
                 "version": __version__,
                 "fake": all(target.fake for target in self._targets.values()),
                 "max_prompt_chars": self.limits.max_prompt_chars,
+                "heartbeat_s": self._heartbeat_s,
+                "grace_s": self._grace_s,
                 "providers": [
                     {"name": target.name, "model": target.model}
                     for target in self._targets.values()
@@ -234,42 +188,71 @@ class Site:
     def _ask_by_query(self) -> Response:
         if request.method == "HEAD":  # it is no question
             return Response(content_type="text/event-stream; charset=utf-8")
-        if "Last-Event-ID" in request.headers:
-            # EventSource asks again when an answer has ended, or was cut: it is told to stop,
-            # because the question is not to be asked, and paid for, a second time.
-            return Response(status=204)
-        return self._stream(_convert(Question, request.args.to_dict(), strict=False))
+        return self._stream(convert(Question, request.args.to_dict(), strict=False))
+
+    def _stop(self) -> Response:
+        """End an answer; whether there was one is nobody's affair."""
+        self.slots.stop(_read(Stop).name)
+        return Response(status=204)
 
     def _stream(self, question: Question) -> Response:
-        """Answer a question in the format that it asks for."""
-        if question.format not in FORMATS:
-            raise _bad(f"unknown format {question.format!r}; there are: {', '.join(FORMATS)}")
-        self._check_length((question.prompt, question.system))
+        """Answer a question in the format that it asks for, or tell its answer again."""
+        question.check(self.limits)
         target = self._targets.get(question.provider or self._first.name)
         if target is None:
-            raise _bad(f"unknown provider; there are: {', '.join(self._targets)}")
-        given = {
-            name: getattr(question, name)
-            for name in ("prompt", "system", "max_tokens", "temperature")
-            if getattr(question, name) is not None
-        }
-        slot, stream = self._start(target, question.model, given)
+            raise bad(f"unknown provider; there are: {', '.join(self._targets)}")
+        if find_format(question.format).heartbeat is None:
+            return self._tell_once(target, question)
+        return self._tell(target, question)
+
+    def _tell(self, target: Target, question: Question) -> Response:
+        """Answer so that who is cut off may come back, with the id of what he has."""
+        visit = self._answers.visit(_client(), question.name)
+
+        def opened() -> TokenStream:
+            stream = _open(target, question.model, question.arguments)
+            visit.hold(stream)
+            return stream
+
+        asked = Asked(
+            store=visit,
+            key=_KEY,
+            name=question.stream_name,
+            format=question.format,
+            last_event_id=request.headers.get("Last-Event-ID"),
+            grace_s=self._grace_s,
+        )
+        body = make_body(
+            opened,
+            format=question.format,
+            status_wait_s=_STATUS_WAIT_S,
+            heartbeat_s=self._heartbeat_s,
+            asked=asked,
+        )
+        return _answer(body) if isinstance(body, Problem) else _begin(body)
+
+    def _tell_once(self, target: Target, question: Question) -> Response:
+        """Answer in a format without ids: who is cut off cannot come back."""
+        if "Last-Event-ID" in request.headers:
+            return _answer(gone())
+        slot, stream = self._start(target, question.model, question.arguments, question.name)
         try:
-            response = sse_response(
+            body = make_body(
                 stream,
                 format=question.format,
                 status_wait_s=_STATUS_WAIT_S,
                 heartbeat_s=self._heartbeat_s,
             )
+            assert isinstance(body, StreamBody)
+            return _begin(body, slot)
         except BaseException:
             slot.release()
             raise
-        return _until_closed(response, slot)
 
     def _complete(self) -> Response:
         """Answer a client of OpenAI's, streaming or not."""
         asked = _read(ChatCompletionsRequest)
-        self._check_length(_texts(asked.messages))
+        self.limits.check_length(texts(asked.messages))
         name, _, model = asked.model.partition("/")
         target = self._targets.get(name)
         if target is None:
@@ -283,15 +266,11 @@ class Site:
         try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
             body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
-            problem = body.wait_started(_STATUS_WAIT_S)
+            return _begin(body, slot)
         except BaseException:
             stream.close()
             slot.release()
             raise
-        if problem is not None:
-            slot.release()
-            return _answer(problem)
-        return _until_closed(Response(body, headers=body.headers), slot)
 
     def _whole(self, stream: TokenStream, model: str) -> Response:
         """Answer with all of it."""
@@ -302,42 +281,61 @@ class Site:
         return Response(answer_body(stream.completion, model), content_type="application/json")
 
     def _start(
-        self, target: Target, model: str | None, given: dict[str, Any]
+        self, target: Target, model: str | None, given: dict[str, Any], name: str | None = None
     ) -> tuple[Slot, TokenStream]:
         """Take a place, and ask.
 
         Raises:
-            _RefusedError: There is no place, or the question cannot be asked.
+            RefusedError: There is no place, or the question cannot be asked.
         """
-        slot = self.slots.take(request.remote_addr or "")
+        slot = self.slots.take(_client(), name)
         if isinstance(slot, Problem):
-            raise _RefusedError(slot)
+            raise RefusedError(slot)
         try:
-            stream = stream_sync(**{"model": model or target.model, **given, **target.arguments})
-        except ConfigurationError as error:
-            slot.release()
-            raise _bad(str(error)) from error
+            stream = _open(target, model, given)
         except BaseException:
             slot.release()
             raise
         slot.hold(stream)
         return slot, stream
 
-    def _check_length(self, texts: Iterable[str | None]) -> None:
-        """Refuse a question that is too long.
 
-        Raises:
-            _RefusedError: It is.
-        """
-        most = self.limits.max_prompt_chars
-        if sum(len(text or "") for text in texts) > most:
-            raise _bad(f"The question is longer than {most} characters.", status=413)
+def _client() -> str:
+    return request.remote_addr or ""
 
 
-def _until_closed(response: Response, slot: Slot) -> Response:
-    """Give the slot back when the response has ended, or is dropped."""
-    response.call_on_close(weakref.finalize(response, slot.release))
-    return response
+def _open(target: Target, model: str | None, given: dict[str, Any]) -> TokenStream:
+    """Ask.
+
+    Raises:
+        RefusedError: The question cannot be asked.
+    """
+    try:
+        return stream_sync(**{"model": model or target.model, **given, **target.arguments})
+    except ConfigurationError as error:
+        raise bad(str(error)) from error
+
+
+def _begin(body: StreamBody, slot: Slot | None = None) -> Response:
+    """Answer with a body, or with what there is instead of it.
+
+    Args:
+        body: The body.
+        slot: Given back when the response has ended, or is dropped.
+    """
+    try:
+        problem = body.wait_started(_STATUS_WAIT_S)
+    except BaseException:
+        body.close()
+        raise
+    if problem is None:
+        response = Response(body, headers=body.headers)
+        if slot is not None:
+            response.call_on_close(weakref.finalize(response, slot.release))
+        return response
+    if slot is not None:
+        slot.release()
+    return _answer(problem)
 
 
 def _read(type_: type[Any]) -> Any:
@@ -346,36 +344,15 @@ def _read(type_: type[Any]) -> Any:
     A form's content types are refused: every page may send them anywhere without being asked.
 
     Raises:
-        _RefusedError: It is none, or not what the type says.
+        RefusedError: It is none, or not what the type says.
     """
     if request.mimetype != "application/json":
-        raise _bad("The question must be application/json.", status=415)
+        raise bad("The question must be application/json.", status=415)
     try:
         value = msgspec.json.decode(request.get_data())
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise _bad(f"The question is not JSON: {error}") from error
-    return _convert(type_, value)
-
-
-def _convert(type_: type[Any], value: Any, *, strict: bool = True) -> Any:
-    try:
-        return msgspec.convert(value, type_, strict=strict)
-    except msgspec.ValidationError as error:
-        raise _bad(str(error)) from error
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """Yield the texts of a conversation; a picture's data is bounded by the request's size."""
-    left = [value]
-    while left:
-        one = left.pop()
-        if isinstance(one, str):
-            if not one.startswith("data:"):
-                yield one
-        elif isinstance(one, list):
-            left += one
-        elif isinstance(one, dict):
-            left += [part for name, part in one.items() if name not in ("data", "file_data")]
+        raise bad(f"The question is not JSON: {error}") from error
+    return convert(type_, value)
 
 
 def _answer(problem: Problem) -> Response:
@@ -387,19 +364,6 @@ def _answer(problem: Problem) -> Response:
         headers["Content-Type"] = "application/json"
         return Response(error_body(problem), problem.status, headers)
     return Response(problem.body, problem.status, headers)
-
-
-def _bad(detail: str, *, status: int = 400) -> _RefusedError:
-    titles = {400: "Bad Request", 413: "Content Too Large", 415: "Unsupported Media Type"}
-    return _RefusedError(
-        Problem(
-            title=titles[status],
-            status=status,
-            detail=detail,
-            code="invalid_request",
-            retryable=False,
-        )
-    )
 
 
 def _http_error(error: HTTPException) -> Response:

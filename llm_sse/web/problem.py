@@ -10,6 +10,7 @@
 | `ProtocolError`, `TooManyRounds`, an answer without its end | 502 | `incomplete` |
 | everything else | 500 | `internal` |
 | what is to be told again is not kept (any longer) | 410 | `gone` |
+| `ReadElsewhereError` | 409 | `read_elsewhere` |
 """
 
 from __future__ import annotations
@@ -31,10 +32,11 @@ from ..errors import (
     TransportError,
 )
 
-__all__ = ["NOTHING_MORE", "Problem", "gone", "problem_of"]
+__all__ = ["NOTHING_MORE", "Problem", "ReadElsewhereError", "RefusedError", "gone", "problem_of"]
 
 #: The statuses in HTTP's words. Source: RFC 9110, section 15; RFC 6585, section 4.
 _TITLES = {
+    409: "Conflict",
     410: "Gone",
     429: "Too Many Requests",
     500: "Internal Server Error",
@@ -45,6 +47,7 @@ _TITLES = {
 
 _DETAILS = {
     "gone": "This answer is not kept any longer.",
+    "read_elsewhere": "This answer is being read elsewhere.",
     "rate_limited": "The model has too much to do at the moment.",
     "timeout": "The model did not answer in time.",
     "unavailable": "The model cannot be reached at the moment.",
@@ -52,6 +55,10 @@ _DETAILS = {
     "incomplete": "The model's answer broke off.",
     "internal": "Something went wrong on this site.",
 }
+
+
+class ReadElsewhereError(StreamError):
+    """An answer that has one reader at a time has got another one."""
 
 
 class Problem(Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -111,6 +118,14 @@ NOTHING_MORE: Problem = _NothingMore(
 )
 
 
+class RefusedError(Exception):
+    """A request is answered with a problem."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.code)
+        self.problem = problem
+
+
 def problem_of(error: BaseException) -> Problem:
     """Return what a visitor may know of an error."""
     status, code = _class_of(error)
@@ -146,4 +161,6 @@ def _class_of(error: BaseException) -> tuple[int, str]:
         return 502, "misconfigured"
     if isinstance(error, (ProtocolError, TooManyRounds)):
         return 502, "incomplete"
+    if isinstance(error, ReadElsewhereError):
+        return 409, "read_elsewhere"
     return 500, "internal"

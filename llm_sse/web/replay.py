@@ -102,6 +102,9 @@ class ReplayWriter(ABC):
     def discard(self) -> None:
         """Forget the stream: it never was."""
 
+    def close(self) -> None:  # noqa: B027 - a store whose writers expire has nothing to do
+        """Stop writing; a stream that has not ended by now never will, and its readers are told."""
+
 
 class ReplayReader(ABC):
     """One who follows a stream; he counts as a reader until `close`.
@@ -160,6 +163,10 @@ class ReplayStore(ABC):
             stream: Which one.
             after: The position after which to begin.
             broken: Writes the event, at a position, that ends the stream of a dead writer.
+
+        Raises:
+            Gone: It is known already that there is no such stream, or no such position in it.
+            ServerError: There is no room for one more reader.
         """
 
 
@@ -194,7 +201,8 @@ class MemoryReplay(ReplayStore):
         self._max_streams = max_streams
         self._max_bytes = max_bytes
         self._ttl_s = ttl_s
-        self._lock = threading.Lock()
+        # Re-entrant: a garbage collection may close a reader in the very thread that holds it.
+        self._lock = threading.RLock()
         self._streams: dict[str, _Kept] = {}
         #: Those that have ended, in that order, and when that was.
         self._ended: OrderedDict[str, float] = OrderedDict()
@@ -226,8 +234,9 @@ class MemoryReplay(ReplayStore):
         """Follow a stream; here a writer does not die without its readers."""
         with self._lock:
             kept = self._streams.get(stream)
-            if kept is not None:
-                kept.readers += 1
+            if kept is None or after > kept.last:  # what was told here is not forgotten
+                raise Gone
+            kept.readers += 1
         return _MemoryReader(self._lock, kept, after)
 
     def _add(self, stream: str, kept: _Kept, events: Sequence[bytes], last: bool) -> None:
@@ -275,7 +284,7 @@ class MemoryReplay(ReplayStore):
 class _Kept:
     """One stream in memory; the store's lock guards it."""
 
-    def __init__(self, lock: threading.Lock) -> None:
+    def __init__(self, lock: threading.RLock) -> None:
         self.news = threading.Condition(lock)
         self.entries: deque[Entry] = deque()
         self.last = 0
@@ -306,9 +315,13 @@ class _MemoryWriter(ReplayWriter):
     def discard(self) -> None:
         self._store._forget(self._stream, self._kept)
 
+    def close(self) -> None:
+        if not self._kept.ended:
+            self.discard()
+
 
 class _MemoryReader(ReplayReader):
-    def __init__(self, lock: threading.Lock, kept: _Kept | None, after: int) -> None:
+    def __init__(self, lock: threading.RLock, kept: _Kept, after: int) -> None:
         self._lock = lock
         self._kept = kept
         self._after = after
@@ -316,8 +329,6 @@ class _MemoryReader(ReplayReader):
 
     def read(self, timeout_s: float) -> list[Entry]:
         kept = self._kept
-        if kept is None:
-            raise Gone
         with self._lock:
             kept.news.wait_for(self._has_news, timeout_s)
             if self._closed:
@@ -331,16 +342,15 @@ class _MemoryReader(ReplayReader):
 
     def _has_news(self) -> bool:
         kept = self._kept
-        return self._closed or kept is None or kept.dropped or kept.last > self._after
+        return self._closed or kept.dropped or kept.last > self._after
 
     def close(self) -> None:
         with self._lock:
             if self._closed:
                 return
             self._closed = True
-            if self._kept is not None:
-                self._kept.readers -= 1
-                self._kept.news.notify_all()
+            self._kept.readers -= 1
+            self._kept.news.notify_all()
 
 
 def check_count(name: str, value: object) -> None:

@@ -141,6 +141,8 @@ def retell(
         if asked.last_event_id is None:
             return where.begin_or_join(factory, on_thread_end)
         return where.go_on(asked.last_event_id)
+    except Gone:
+        return gone()
     except ReplayUnavailable as error:
         _log.warning("the replay store cannot be reached: %s", error)
         return problem_of(ServerError("the replay store", status=503, retryable=True))
@@ -163,18 +165,31 @@ class _Shelf:
         writer = self._store.begin(self._place(id_))
         if writer is None:
             return self._retelling(id_, 0)
+        telling = None
         try:
-            stream = factory()
-            if not is_stream(stream):
-                raise ConfigurationError(
-                    "the function must return what stream_sync returns, or events, "
-                    f"not {type(stream).__name__}"
-                )
+            telling = self._retelling(id_, 0)  # without room for a reader nobody is asked
+            telling.generation = self._generation(factory(), id_, writer, on_thread_end)
         except BaseException:
+            if telling is not None:
+                telling.close()
             writer.discard()
+            writer.close()
             raise
-        generation = _Generation(stream, self._format(id_), writer, self._asked, on_thread_end)
-        return self._retelling(id_, 0, generation)
+        return telling
+
+    def _generation(
+        self,
+        stream: EventStream,
+        id_: str,
+        writer: ReplayWriter,
+        on_thread_end: Callable[[], object],
+    ) -> _Generation:
+        if not is_stream(stream):
+            raise ConfigurationError(
+                "the function must return what stream_sync returns, or events, "
+                f"not {type(stream).__name__}"
+            )
+        return _Generation(stream, self._format(id_), writer, self._asked, on_thread_end)
 
     def go_on(self, last_event_id: str) -> Retelling | Problem:
         """Go on after an event; what is unknown is never taken for a new question."""
@@ -189,14 +204,14 @@ class _Shelf:
             return NOTHING_MORE
         return self._retelling(id_, after)
 
-    def _retelling(self, id_: str, after: int, generation: _Generation | None = None) -> Retelling:
+    def _retelling(self, id_: str, after: int) -> Retelling:
         def broken(position: int) -> bytes:
             format_ = self._format(id_)
             format_.position = position - 1
             return format_.error(problem_of(_broken_off())) or b""
 
         reader = self._store.reader(self._place(id_), after, broken)
-        return Retelling(reader, f"{id_}-{after}", self._store.outage_s, generation)
+        return Retelling(reader, f"{id_}-{after}", self._store.outage_s)
 
     def _place(self, id_: str) -> str:
         """Return where a stream is kept: under another key it is somewhere else."""
@@ -219,26 +234,22 @@ class Retelling(Told):
         reader: Where it comes from.
         cursor: The id after which it begins.
         outage_s: How long the store may be out of reach, in seconds.
+
+    Attributes:
         generation: What writes the stream, if this telling is the first one.
     """
 
-    def __init__(
-        self,
-        reader: ReplayReader,
-        cursor: str,
-        outage_s: float,
-        generation: _Generation | None = None,
-    ) -> None:
+    def __init__(self, reader: ReplayReader, cursor: str, outage_s: float) -> None:
         self.cursor = cursor
+        self.generation: _Generation | None = None
         self._reader = reader
         self._outage_s = outage_s
-        self._generation = generation
         self._closed = threading.Event()
 
     def wait_started(self) -> None:
         """Wait until it is known whether there is an answer."""
-        if self._generation is not None:
-            self._generation.wait_started(self._closed)
+        if self.generation is not None:
+            self.generation.wait_started(self._closed)
 
     def events(self) -> Iterator[Entry]:
         """Yield the entries to the last one, or to `close`.
@@ -322,8 +333,12 @@ class _Generation:
         self._finished = False
         self._told = 0
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
-        start_pump(stream, self._channel, on_thread_end)
-        threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
+        try:
+            start_pump(stream, self._channel, on_thread_end)
+            threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
+        except BaseException:  # the system has no thread for it
+            release(stream, self._channel)
+            raise
 
     def wait_started(self, closed: threading.Event) -> None:
         """Wait until the provider's answer is known; raise what there is instead of it."""
@@ -343,6 +358,7 @@ class _Generation:
             _log.exception("a stream could not be kept for replay")
         finally:
             release(self._stream, self._channel)
+            self._writer.close()
             self._started.set()
 
     def _write(self) -> None:

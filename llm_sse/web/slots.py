@@ -17,15 +17,17 @@ _RETRY_AFTER_S = 5
 class Slot:
     """One stream's place; it is given back once, however often that is said."""
 
-    def __init__(self, slots: Slots, client: str) -> None:
+    def __init__(self, slots: Slots, client: str, name: str | None) -> None:
         self._slots = slots
         self.client = client
+        self.name = name
+        self.stopped = False
         self.stream: TokenStream | None = None
 
     def hold(self, stream: TokenStream) -> None:
         """Keep the stream, so that the site's end can be its end."""
         self.stream = stream
-        if self._slots.closed:  # it closed between the slot and the stream
+        if self._slots.closed or self.stopped:  # it was, between the slot and the stream
             stream.close()
 
     def release(self) -> None:
@@ -51,8 +53,13 @@ class Slots:
         self._per_client: Counter[str] = Counter()
         self._changed = threading.Condition()
 
-    def take(self, client: str) -> Slot | Problem:
-        """Take a place, or say why there is none."""
+    def take(self, client: str, name: str | None = None) -> Slot | Problem:
+        """Take a place, or say why there is none.
+
+        Args:
+            client: Who asks.
+            name: The name by which the stream can be stopped.
+        """
         with self._changed:
             if self.closed:
                 return _refusal(503, "This site is going down.", "unavailable")
@@ -60,7 +67,7 @@ class Slots:
                 return _refusal(429, "You have too many answers running.", "too_many_streams")
             if len(self._taken) >= self._most:
                 return _refusal(429, "Too many answers are running here.", "too_many_streams")
-            slot = Slot(self, client)
+            slot = Slot(self, client, name)
             self._taken.add(slot)
             self._per_client[client] += 1
             return slot
@@ -80,6 +87,16 @@ class Slots:
         """How many streams run."""
         with self._changed:
             return len(self._taken)
+
+    def stop(self, name: str) -> None:
+        """End the streams of a name."""
+        with self._changed:
+            slots = [slot for slot in self._taken if slot.name == name]
+            for slot in slots:
+                slot.stopped = True
+        for slot in slots:
+            if slot.stream is not None:
+                slot.stream.close()
 
     def close(self, wait_s: float) -> None:
         """End all streams, take no more, and wait until their bodies have ended, for a while."""

@@ -9,6 +9,7 @@ import pytest
 from flask.testing import FlaskClient
 
 from llm_sse.errors import ConfigurationError
+from llm_sse.sse import ServerSentEvent, SSEDecoder
 from llm_sse.testing import (
     FakeServer,
     call_tool,
@@ -20,11 +21,13 @@ from llm_sse.testing import (
 )
 from llm_sse.web.app import Limits, Site, Target
 from llm_sse.web.guard import Guard
+from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
 
 _TOKEN = "a-token-of-a-good-length"
 _KEY = "sk-secret-of-the-site"
 _ASK = {"prompt": "Hi"}
+_NAME = "0123456789abcdef" * 2
 _CHAT: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
 
 Make = Callable[..., FlaskClient]
@@ -41,9 +44,16 @@ def make(server: FakeServer) -> Make:
             )
             for name, model in (("openai", "gpt-any"), ("anthropic", "claude-any"))
         ]
-        return Site(targets, **given).app.test_client()
+        site = Site(targets, **given)
+        site.app.extensions["site"] = site
+        return site.app.test_client()
 
     return run
+
+
+def _data(answer: Any) -> list[str]:
+    """Return the data of all events of an answer."""
+    return [event.data for event in SSEDecoder().feed(answer.data)]
 
 
 @pytest.fixture
@@ -113,7 +123,7 @@ class TestStream:
             "temperature": 0.5,
         }
         answer = client.post("/stream", json=asked)
-        assert answer.text.endswith('data: {"token":" two"}\n\nid: 3\ndata: [DONE]\n\n')
+        assert _data(answer) == ['{"token":"one"}', '{"token":" two"}', "[DONE]"]
         sent = server.requests[0].json
         assert (sent["model"], sent["max_tokens"], sent["temperature"]) == ("claude-other", 7, 0.5)
         assert server.requests[0].provider == "anthropic"
@@ -129,10 +139,15 @@ class TestStream:
 
     def test_does_not_ask_a_second_time(self, client: FlaskClient, server: FakeServer) -> None:
         """`EventSource` asks again after an answer's end, and is told to stop; HEAD is none."""
-        answer = client.get("/stream?prompt=Hi", headers={"Last-Event-ID": "4"})
-        assert answer.status_code == 204
+        answer = client.get("/stream?prompt=Hi")
+        known = {"Last-Event-ID": SSEDecoder().feed(answer.data)[-1].id}
+        assert client.get("/stream?prompt=Hi", headers=known).status_code == 204
         assert client.head("/stream?prompt=Hi").status_code == 200
-        assert server.requests == []
+        assert len(server.requests) == 1
+        for path in ("/stream?prompt=Hi", "/stream?prompt=Hi&format=text"):
+            answer = client.get(path, headers={"Last-Event-ID": "4"})
+            assert (answer.status_code, answer.get_json()["code"]) == (410, "gone")
+        assert len(server.requests) == 1
 
     @pytest.mark.parametrize(
         ("body", "said"),
@@ -183,13 +198,157 @@ class TestStream:
         assert client.get("/v1/nowhere").get_json()["error"]["code"] == "invalid_request"
 
 
+class Reader:
+    """One who reads an answer as it comes."""
+
+    def __init__(self, answer: Any) -> None:
+        self.status: int = answer.status_code
+        self._chunks = answer.iter_encoded()
+        self._decoder = SSEDecoder()
+        self.close = answer.close
+        self.events: list[ServerSentEvent] = []
+
+    def read(self, data: str) -> str:
+        """Read until an event with this in it has come; return its id."""
+        while True:
+            for event in self.events:
+                if data in event.data:
+                    return event.id
+            self.events += self._decoder.feed(next(self._chunks))
+
+    def rest(self) -> list[str]:
+        """Read to the end; return the data of all events."""
+        self.events += [event for chunk in self._chunks for event in self._decoder.feed(chunk)]
+        return [event.data for event in self.events]
+
+
+class TestReconnect:
+    def test_who_comes_back_takes_no_second_place(
+        self, make: Make, server: FakeServer, running: list[Any]
+    ) -> None:
+        """The answer has one place and one reader: the newest one; the other is told."""
+        server.script(say("one two"), stall())
+        client = make(limits=Limits(max_streams=1), grace_s=60, heartbeat_s=0.1)
+
+        def ask(**headers: str) -> Reader:
+            answer = client.post("/stream", json=_ASK, headers=headers, buffered=False)
+            running.append(answer)
+            return Reader(answer)
+
+        first = ask()
+        seen = first.read('{"token":"one"}')
+        second = ask(**{"Last-Event-ID": seen})
+        assert (second.status, second.read("two")) == (200, f"{seen[:-1]}2")
+        assert '"code":"read_elsewhere"' in first.rest()[-1]
+        assert [event.event for event in second.events] == ["message"]
+        assert ask().status == 429
+        first.close()
+        assert ask().status == 429
+        assert len(server.requests) == 1
+        client.application.extensions["site"].slots.close(0)
+
+    def test_an_answer_that_nobody_reads_ends(self, make: Make, server: FakeServer) -> None:
+        """After `grace_s` the provider is left, and the place is free; who is late is told."""
+        server.script(say("one"), stall())
+        client = make(limits=Limits(max_streams=1), grace_s=0.2, heartbeat_s=0.1)
+        first = Reader(client.post("/stream", json=_ASK, buffered=False))
+        seen = first.read("one")
+        first.close()
+        until(server.requests[0].ended.is_set)
+        until(lambda: not client.application.extensions["site"].slots.taken)
+        late = client.post("/stream", json=_ASK, headers={"Last-Event-ID": seen})
+        assert (late.status_code, len(_data(late))) == (200, 1)
+        assert '"code":"incomplete"' in late.text
+
+    def test_a_place_is_needed_to_be_told_again(
+        self, make: Make, server: FakeServer, running: list[Any]
+    ) -> None:
+        """A reader of an answer that has ended keeps a thread busy like the others."""
+        server.enqueue(say("one two"))
+        server.script(stall())
+        client = make(limits=Limits(max_streams=1), heartbeat_s=0.1, grace_s=0.1)
+        whole = client.post("/stream", json=_ASK)
+        seen = {"Last-Event-ID": SSEDecoder().feed(whole.data)[0].id}
+        running.append(client.post("/stream", json=_ASK, buffered=False))
+        assert client.post("/stream", json=_ASK, headers=seen).status_code == 429
+        running[0].close()
+        until(lambda: client.post("/stream", json=_ASK, headers=seen).status_code == 200)
+        assert _data(client.post("/stream", json=_ASK, headers=seen)) == _data(whole)[1:]
+
+    def test_a_name_is_asked_once(self, client: FlaskClient, server: FakeServer) -> None:
+        """Who asks again under it joins; another question under it is another one."""
+        named = {**_ASK, "name": _NAME}
+        answers = [_data(client.post("/stream", json=named)) for _ in range(2)]
+        assert answers[0] == answers[1]
+        assert len(server.requests) == 1
+        client.post("/stream", json={**named, "prompt": "Why?"})
+        assert server.requests[1].json["messages"][-1]["content"] == "Why?"
+
+    @pytest.mark.parametrize("name", ["", "1", "x" * 31, "x" * 129, "x" * 31 + " ", "\u00e9" * 32])
+    def test_a_name_cannot_be_guessed(
+        self, client: FlaskClient, server: FakeServer, name: str
+    ) -> None:
+        """One that others could hit upon would give them the answer."""
+        answer = client.post("/stream", json={**_ASK, "name": name})
+        assert answer.status_code == 400
+        assert "chosen at random" in answer.get_json()["detail"]
+        assert server.requests == []
+
+    def test_needs_the_token_again(self, make: Make, server: FakeServer) -> None:
+        """An id is no key of the site's."""
+        client = make(guard=Guard(token=_TOKEN))
+        known = {"Authorization": f"Bearer {_TOKEN}"}
+        answer = client.post("/stream", json=_ASK, headers=known)
+        seen = {"Last-Event-ID": SSEDecoder().feed(answer.data)[0].id}
+        assert client.post("/stream", json=_ASK, headers=seen).status_code == 401
+        assert client.post("/stop", json={"name": _NAME}).status_code == 401
+        assert client.post("/stream", json=_ASK, headers={**known, **seen}).status_code == 200
+
+    def test_another_store_serves_several_processes(self, make: Make, server: FakeServer) -> None:
+        """What one site has begun another one tells, where they share the store."""
+        store = MemoryReplay()
+        one, two = make(replay=store), make(replay=store)
+        whole = one.post("/stream", json=_ASK)
+        seen = {"Last-Event-ID": SSEDecoder().feed(whole.data)[0].id}
+        assert _data(two.post("/stream", json=_ASK, headers=seen)) == _data(whole)[1:]
+        assert make().post("/stream", json=_ASK, headers=seen).status_code == 410
+        assert len(server.requests) == 1
+
+
+class TestStop:
+    @pytest.mark.parametrize("format", ["events", "text"])
+    def test_ends_the_answer_of_a_name(
+        self, make: Make, server: FakeServer, running: list[Any], format: str
+    ) -> None:
+        """At once, whoever reads it; the others go on."""
+        server.script(say("one"), stall())
+        client = make(heartbeat_s=0.1, grace_s=60)
+        for name in (_NAME, _NAME[::-1]):
+            asked = {**_ASK, "name": name, "format": format}
+            running.append(client.post("/stream", json=asked, buffered=False))
+        assert client.post("/stop", json={"name": _NAME}).status_code == 204
+        until(server.requests[0].ended.is_set)
+        assert not server.requests[1].ended.is_set()
+        client.application.extensions["site"].slots.close(0)
+
+    def test_tells_nothing_of_names(self, client: FlaskClient) -> None:
+        """An unknown name is answered in the same way; what is none is refused."""
+        assert client.post("/stop", json={"name": _NAME}).status_code == 204
+        assert client.post("/stop", json={}).status_code == 400
+        assert client.post("/stop", data="{}", content_type="text/plain").status_code == 415
+        assert client.get("/stop").status_code == 405
+        evil = {"Origin": "https://evil.example"}
+        assert client.post("/stop", json={"name": _NAME}, headers=evil).status_code == 403
+
+
 class TestLimits:
     def test_streams_of_a_client_and_of_all(
         self, make: Make, server: FakeServer, running: list[Any]
     ) -> None:
         """One too many gets a 429 that says when to ask again; an end makes room."""
         server.script(say("one"), stall())
-        client = make(limits=Limits(max_streams=3, max_streams_per_client=2), heartbeat_s=0.1)
+        limits = Limits(max_streams=3, max_streams_per_client=2)
+        client = make(limits=limits, heartbeat_s=0.1, grace_s=0.1)
 
         def ask(address: str) -> Any:
             answer = client.post(
@@ -204,7 +363,8 @@ class TestLimits:
         assert [ask("10.0.0.2").status_code for _ in range(2)] == [200, 429]
         assert "running here" in running[-1].get_json()["detail"]
         running[0].close()
-        assert [ask("10.0.0.1").status_code for _ in range(2)] == [200, 429]
+        until(lambda: ask("10.0.0.1").status_code == 200)
+        assert ask("10.0.0.1").status_code == 429
 
     @pytest.mark.parametrize("end", [say("one"), status(401), cut()])
     @pytest.mark.parametrize(
@@ -223,7 +383,7 @@ class TestLimits:
         """Also an error's, and that of a question that cannot be asked."""
         client = make(limits=Limits(max_streams=1))
         server.enqueue(end)
-        client.post(path, json=body).close()
+        assert client.post(path, json=body).data
         with client.post("/stream", json=_ASK) as answer:
             assert answer.status_code != 429
         until(lambda: all(request.ended.is_set() for request in server.requests))
@@ -233,7 +393,7 @@ class TestLimits:
     ) -> None:
         """When other code fails after the view, nobody closes the response."""
         server.script(say("one"), stall())
-        client = make(limits=Limits(max_streams=1))
+        client = make(limits=Limits(max_streams=1), grace_s=0.1)
         app = client.application
         app.logger.disabled = True
 
@@ -247,16 +407,27 @@ class TestLimits:
 
         assert client.post("/stream", json=_ASK).status_code == 500
         gc.collect()
-        with client.post("/stream", json=_ASK, buffered=False) as answer:
-            assert answer.status_code == 200
+
+        def answered() -> bool:
+            with client.post("/stream", json=_ASK, buffered=False) as answer:
+                return bool(answer.status_code == 200)
+
+        until(answered)
         until(lambda: all(request.ended.is_set() for request in server.requests))
 
     def test_the_length_of_a_question(self, make: Make, server: FakeServer) -> None:
-        """Characters count, of the whole conversation; a picture's data does not."""
+        """Characters count, of the whole conversation; a picture's data does not.
+
+        A text that looks like data is a text.
+        """
         client = make(limits=Limits(max_prompt_chars=20))
         assert client.post("/stream", json={"prompt": "x" * 21}).status_code == 413
         assert client.post("/stream", json={"prompt": "x" * 20}).status_code == 200
         turns = [{"role": "user", "content": "x" * 10}] * 2
+        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
+        assert answer.status_code == 413
+        assert client.post("/stream", json={"prompt": "data:" + "x" * 16}).status_code == 413
+        turns = [{"role": "user", "content": "data:" + "x" * 16}]
         answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
         assert answer.status_code == 413
         picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
@@ -276,6 +447,9 @@ class TestLimits:
             Limits(max_streams=0)
         with pytest.raises(ConfigurationError, match="at least one provider"):
             Site([])
+        for wrong in ({"grace_s": 0}, {"heartbeat_s": None}, {"replay": {}}):
+            with pytest.raises(ConfigurationError, match=next(iter(wrong))):
+                Site([Target("a", "b", {})], **wrong)  # type: ignore[arg-type]
 
 
 class TestGuarded:

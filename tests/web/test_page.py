@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from llm_sse.testing import FakeServer, cut, finish, pause, say, stall, status, think
+from llm_sse.testing import FakeServer, cut, drip_head, finish, pause, say, stall, status, think
 from tests.helpers import until
 from tests.web.browser import Chromium, find_chromium
+from tests.web.proxy import Proxy
 
 _TOKEN = "a-token-of-a-good-length"
 _NO_RETRY = {"x-should-retry": "false"}
@@ -51,6 +53,16 @@ class Served:
         )
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
+
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return int(self.url.rstrip("/").rpartition(":")[2])
+
+    def kill(self) -> None:
+        """End it without a word."""
+        self.process.kill()
+        self.process.communicate(timeout=20)
 
     def end(self) -> str:
         """End it, and return what it has written."""
@@ -227,6 +239,180 @@ class TestPage:
         assert len(provider.requests) == before + 1
 
 
+_WORDS = [f"w{number} " for number in range(40)]
+_WATCH = """
+window.states = [];
+new MutationObserver(() => states.push(
+  document.body.dataset.state + ": " + document.getElementById("status").textContent
+)).observe(document.body, {attributes: true, attributeFilter: ["data-state"]});
+"""
+
+
+@pytest.fixture
+def network(served: Served) -> Iterator[Proxy]:
+    """What is between the browser and the site."""
+    with Proxy(served.port) as proxy:
+        yield proxy
+
+
+@pytest.fixture
+def away(browser: Chromium, network: Proxy) -> Chromium:
+    """The page, over a network that can be cut."""
+    browser.open("about:blank")
+    browser.open(network.url)
+    browser.wait(lambda: browser.state() == "ready")
+    browser.run(_WATCH)
+    return browser
+
+
+class TestReconnect:
+    def test_a_cut_connection_goes_on_where_it_was(
+        self, away: Chromium, network: Proxy, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """Every token is on the page once, the provider is asked once, and the person is told."""
+        provider.script(*(act for word in _WORDS for act in (say(word), pause(0.04))))
+        before = len(provider.requests)
+        _ask(away)
+        for number in (5, 20):
+            away.wait(lambda number=number: _WORDS[number] in away.text("answer"))
+            network.cut()
+            away.wait(lambda number=number: len(_lost(away)) > number // 20)
+            if number == 5:
+                away.screenshot(tmp_path / "reconnecting.png")
+        away.wait(lambda: away.state() == "done")
+        assert away.text("answer") == "".join(_WORDS)
+        assert len(provider.requests) == before + 1
+        assert away.run("return document.getElementById('status').role") == "status"
+        assert not away.shows("trouble")
+        away.screenshot(tmp_path / "resumed.png")
+
+    def test_a_network_that_says_nothing_has_gone(
+        self, away: Chromium, network: Proxy, provider: FakeServer
+    ) -> None:
+        """Without a heartbeat the page does not wait for ever for an end of the connection."""
+        provider.script(say("one "), pause(1.5), say("two"))
+        before = len(provider.requests)
+        away.run("site.heartbeat_s = 0.1")
+        _ask(away)
+        away.wait(lambda: away.text("answer") == "one ")
+        network.fall_silent()
+        away.wait(lambda: _lost(away))
+        away.wait(lambda: away.state() == "done")
+        assert away.text("answer") == "one two"
+        assert len(provider.requests) == before + 1
+
+    def test_a_question_whose_answer_never_began_is_asked_once(
+        self, away: Chromium, network: Proxy, provider: FakeServer
+    ) -> None:
+        """The connection breaks before the site has said anything: the page finds its answer.
+
+        Here it may be the browser that posts the question again, without asking the page: its
+        connection had been used before.
+        """
+        provider.script(drip_head(0.01), say("whole"))
+        before = len(provider.requests)
+        _ask(away)
+        until(lambda: len(provider.requests) > before)
+        network.cut()
+        away.wait(lambda: away.state() == "done")
+        assert away.text("answer") == "whole"
+        assert len(provider.requests) == before + 1
+
+    def test_a_network_that_is_gone_for_good_is_said(
+        self, away: Chromium, network: Proxy, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """The page gives up when the site does; what has arrived stays, and can be asked again."""
+        provider.script(say("one"), stall())
+        away.run("site.grace_s = 0.5")
+        _ask(away)
+        away.wait(lambda: away.text("answer") == "one")
+        network.close()
+        away.wait(lambda: away.state() == "failed")
+        assert away.text("what") == "The connection broke off, and the site cannot be reached."
+        assert away.shows("again")
+        assert away.text("answer") == "one"
+        assert _lost(away)
+        away.screenshot(tmp_path / "gone.png")
+
+    def test_stop_ends_the_provider_while_the_page_reconnects(
+        self, away: Chromium, network: Proxy, provider: FakeServer
+    ) -> None:
+        """The site is told as soon as it is there, and not waited for."""
+        provider.script(say("one"), stall())
+        _ask(away)
+        away.wait(lambda: away.text("answer") == "one")
+        away.run("RECONNECT_MS.splice(0, 9, 60000)")
+        network.cut()
+        away.wait(lambda: _lost(away))
+        away.click("stop")
+        away.wait(lambda: away.state() == "stopped")
+        until(provider.requests[-1].ended.is_set)
+
+    def test_a_page_that_is_left_ends_the_provider(
+        self, away: Chromium, provider: FakeServer
+    ) -> None:
+        """Who closes the tab does not come back."""
+        provider.script(say("one"), stall())
+        _ask(away)
+        away.wait(lambda: away.text("answer") == "one")
+        away.open("about:blank")
+        until(provider.requests[-1].ended.is_set)
+
+    def test_an_answer_that_a_restart_has_lost(
+        self, browser: Chromium, provider: FakeServer, tmp_path: Path
+    ) -> None:
+        """A site that was killed knows nothing of it; the page says so, and asks nobody anew."""
+        site = Served(provider)
+        provider.script(say("one"), stall())
+        browser.open(site.url)
+        browser.wait(lambda: browser.state() == "ready")
+        browser.run("site.grace_s = 60; RECONNECT_MS.splice(0, 9, 100);")
+        _ask(browser)
+        browser.wait(lambda: browser.text("answer") == "one")
+        before = len(provider.requests)
+        site.kill()
+        browser.wait(lambda: browser.state() == "reconnecting")
+        site = Served(provider, port=str(site.port))
+        browser.wait(lambda: browser.state() == "failed")
+        assert browser.text("what").startswith("The rest of the answer is lost")
+        assert browser.text("answer") == "one"
+        assert len(provider.requests) == before
+        browser.screenshot(tmp_path / "lost.png")
+        provider.script(say("whole"))
+        browser.click("again")
+        browser.wait(lambda: browser.state() == "done")
+        assert browser.text("answer") == "whole"
+        site.end()
+
+    def test_event_source_goes_on_where_it_was(
+        self, away: Chromium, network: Proxy, provider: FakeServer
+    ) -> None:
+        """The browser's own client, too: by the id of the last event, without a name."""
+        provider.script(*(act for word in _WORDS for act in (say(word), pause(0.02))))
+        before = len(provider.requests)
+        away.run(
+            "window.got = [];"
+            "const source = new EventSource('/stream?prompt=Hi');"
+            "source.onmessage = ({data}) => {"
+            "  got.push(data);"
+            "  if (data === '[DONE]') source.close();"
+            "};"
+        )
+        away.wait(lambda: away.run("return got.length") > 5)
+        network.cut()
+        away.wait(lambda: away.run("return got.at(-1) === '[DONE]'"))
+        *got, done = away.run("return got")
+        assert "".join(json.loads(data)["token"] for data in got) == "".join(_WORDS)
+        assert done == "[DONE]"
+        assert len(provider.requests) == before + 1
+
+
+def _lost(page: Chromium) -> list[str]:
+    """Return what the page has said of connections that were lost."""
+    said = page.run("return states")
+    return [text for text in said if text == "reconnecting: Connection lost: reconnecting"]
+
+
 class TestToken:
     def test_is_taken_from_the_fragment_or_the_form(
         self, browser: Chromium, provider: FakeServer, tmp_path: Path
@@ -276,8 +462,8 @@ class TestEnd:
         until(provider.requests[-1].ended.is_set)
         provider.script(say("whole"))
         browser.click("again")
-        browser.wait(lambda: browser.text("status") == "Reconnecting")
-        site = Served(provider, port=site.url.rstrip("/").rpartition(":")[2])
+        browser.wait(lambda: browser.state() == "reconnecting")
+        site = Served(provider, port=str(site.port))
         browser.wait(lambda: browser.state() == "done")
         assert browser.text("answer") == "whole"
         site.end()

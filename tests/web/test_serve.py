@@ -11,6 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 from urllib.request import urlopen
@@ -191,7 +192,7 @@ class TestEnding:
     ) -> None:
         """Its place is free again, also where it left before the first token."""
         server.script(*script, stall())
-        process = serve("--max-streams", "1")
+        process = serve("--max-streams", "1", "--grace-s", "0.2")
         answer = _get(process, "/stream?prompt=Hi")
         while (b"one" if script else b"connected") not in answer.readline():
             pass
@@ -209,6 +210,20 @@ class TestEnding:
             return bool(again.status == 200)
 
         until(answered)
+
+    @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="there is no /proc here")
+    def test_it_is_one_process(self, serve: Serve, server: FakeServer) -> None:
+        """So its limits are those of the whole site."""
+        server.script(say("one"), stall())
+        process = serve("--max-streams", "2")
+        answers = [_get(process, "/stream?prompt=Hi") for _ in range(3)]
+        assert [answer.status for answer in answers] == [200, 200, 429]
+        tasks = Path(f"/proc/{process.pid}/task").iterdir()
+        assert not [task for task in tasks if (task / "children").read_text()]
+        for answer in answers:
+            _close(answer)
+        process.terminate()
+        process.communicate(timeout=20)
 
     def test_many_readers_get_every_token_in_order(self, serve: Serve, server: FakeServer) -> None:
         """As many as there may be, at once."""

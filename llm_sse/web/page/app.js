@@ -8,7 +8,10 @@ const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 800;
 const HEIGHT = 140;
 const MOST_BARS = 400;
-const RECONNECT_MS = [500, 1000, 2000, 4000];
+// The pauses before the connection is tried again; the last one repeats.
+const RECONNECT_MS = [250, 500, 1000, 2000];
+// How long the headers of an answer may take that has to begin; the site gives up after 10 s.
+const HEADERS_MS = 15000;
 const TOKEN = "llm-sse-token";
 const THEME = "llm-sse-theme";
 
@@ -64,6 +67,7 @@ $("login").addEventListener("submit", (event) => {
 // --- what can be asked ---
 
 let providers = [];
+let site = { heartbeat_s: 2, grace_s: 15 };
 let running = null;
 
 async function start() {
@@ -77,7 +81,7 @@ async function start() {
   }
   if (response.status === 401) return showLogin(hadToken);
   if (!response.ok) return show("The site does not answer as it should.", false);
-  const site = await response.json();
+  site = await response.json();
   providers = site.providers;
   $("login").hidden = true;
   $("ask").hidden = false;
@@ -102,19 +106,23 @@ $("provider").addEventListener("change", showModels);
 
 // --- server-sent events from a fetch ---
 
-async function* events(body) {
+// `cursor.id` is the id of the last event that came whole; `heard` is told of every sign of life.
+async function* events(body, cursor, heard) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
   let name = "";
   let data = [];
+  let id = cursor.id;
   try {
     for (;;) {
       const { value, done } = await reader.read();
       if (done) return;
+      heard();
       const lines = (rest + value).split("\n");
       rest = lines.pop();
       for (const line of lines) {
         if (line === "") {
+          cursor.id = id;
           if (data.length) yield { name, data: data.join("\n") };
           name = "";
           data = [];
@@ -122,6 +130,8 @@ async function* events(body) {
           data.push(line.slice(5).replace(/^ /, ""));
         } else if (line.startsWith("event:")) {
           name = line.slice(6).trim();
+        } else if (line.startsWith("id:")) {
+          id = line.slice(3).trim();
         }
       }
     }
@@ -233,7 +243,7 @@ class Voice {
 function state(name, text) {
   document.body.dataset.state = name;
   $("status").textContent = text;
-  const busy = name === "waiting" || name === "streaming";
+  const busy = name === "waiting" || name === "streaming" || name === "reconnecting";
   $("send").disabled = busy;
   $("stop").disabled = !busy;
   $("answer").setAttribute("aria-busy", String(busy));
@@ -245,109 +255,214 @@ function show(problem, retryable = true) {
   $("trouble").hidden = false;
 }
 
+const LOST =
+  "The rest of the answer is lost: the connection broke off, and the site does not keep it any longer.";
+
 class Trouble extends Error {
-  constructor(detail, retryable, retryAfterS) {
+  constructor(detail, retryable, { retryAfterS, status } = {}) {
     super(detail);
     this.retryable = retryable;
     this.retryAfterS = retryAfterS;
+    this.status = status;
   }
 }
 
 async function problemOf(response) {
   try {
     const problem = await response.json();
-    return new Trouble(problem.detail, problem.retryable === true, problem.retry_after_s);
+    if (problem.code === "gone") return new Trouble(LOST, true);
+    const known = { retryAfterS: problem.retry_after_s, status: response.status };
+    return new Trouble(problem.detail, problem.retryable === true, known);
   } catch {
-    return new Trouble(`The site answered with status ${response.status}.`, true);
+    const known = { status: response.status };
+    return new Trouble(`The site answered with status ${response.status}.`, true, known);
   }
 }
 
 function rest(ms, signal) {
   return new Promise((resolve, reject) => {
-    const timer = setTimeout(resolve, ms);
-    signal.addEventListener("abort", () => {
+    if (signal.aborted) return reject(signal.reason);
+    const done = () => {
+      signal.removeEventListener("abort", stopped);
+      resolve();
+    };
+    const timer = setTimeout(done, ms);
+    const stopped = () => {
       clearTimeout(timer);
       reject(signal.reason);
-    });
+    };
+    signal.addEventListener("abort", stopped, { once: true });
   });
 }
 
-// A site that cannot be reached may be about to come back: nothing has been asked yet.
-async function connect(question, signal) {
-  for (let attempt = 0; ; attempt += 1) {
-    try {
-      return await fetch("stream", {
-        method: "POST",
-        headers: { "Content-Type": "application/json", ...headers() },
-        body: JSON.stringify(question),
-        signal,
-      });
-    } catch (error) {
-      if (signal.aborted || attempt >= RECONNECT_MS.length) throw error;
-      $("status").textContent = "Reconnecting";
-      await rest(RECONNECT_MS[attempt], signal);
-    }
+// Aborts `controller` when nothing is heard for a while: a network that has gone says nothing.
+class Watchdog {
+  constructor(controller) {
+    this.controller = controller;
+  }
+
+  wait(ms) {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.controller.abort(), ms);
+  }
+
+  heard() {
+    this.wait(4000 * site.heartbeat_s);
+  }
+
+  end() {
+    clearTimeout(this.timer);
   }
 }
 
-async function read(question, controller, pace, voice) {
-  const response = await connect(question, controller.signal);
-  if (response.status === 401) {
-    showLogin(true);
-    throw new Trouble("The token is wrong.", false);
-  }
-  if (!response.ok) throw await problemOf(response);
-  for await (const { name, data } of events(response.body)) {
-    if (data === "[DONE]") return;
-    const event = JSON.parse(data);
-    if (name === "error") throw new Trouble(event.detail, event.retryable);
-    if (name === "text_delta" || name === "refusal_delta") {
-      if (pace.first === null) state("streaming", "Answering");
-      $("answer").append(event.text);
-      pace.token();
-      voice.add(event.text);
-    } else if (name === "reasoning_delta" && event.text) {
-      $("thinking").hidden = false;
-      $("reasoning").append(event.text);
-      $("status").textContent = "Thinking";
-    } else if (name === "retrying") {
-      $("status").textContent = "Trying again";
-    } else if (name === "usage") {
-      pace.outputTokens = event.output_tokens ?? null;
-    } else if (name === "finish" && event.reason === "length") {
-      show("The answer was cut off at its greatest length.", false);
+// One connection: the answer from where `cursor` stands, as far as it comes.
+async function read(question, cursor, signal, take) {
+  const controller = new AbortController();
+  const stopped = () => controller.abort();
+  signal.addEventListener("abort", stopped);
+  const watchdog = new Watchdog(controller);
+  if (cursor.id) watchdog.heard();
+  else watchdog.wait(HEADERS_MS);
+  try {
+    const response = await fetch("stream", {
+      method: "POST",
+      headers: {
+        "Content-Type": "application/json",
+        ...(cursor.id && { "Last-Event-ID": cursor.id }),
+        ...headers(),
+      },
+      body: JSON.stringify(question),
+      signal: controller.signal,
+    });
+    watchdog.heard();
+    if (response.status === 401) {
+      showLogin(true);
+      throw new Trouble("The token is wrong.", false);
     }
+    if (!response.ok) throw await problemOf(response);
+    for await (const event of events(response.body, cursor, () => watchdog.heard())) {
+      if (event.data === "[DONE]") return true;
+      take(event);
+    }
+    return response.status === 204; // everything had come
+  } catch (error) {
+    // What is no trouble of ours is the browser's: the network.
+    if (signal.aborted || error instanceof Trouble) throw error;
+    return false;
+  } finally {
+    watchdog.end();
+    signal.removeEventListener("abort", stopped);
   }
-  throw new Trouble("The connection broke off before the answer's end.", true);
+}
+
+// The whole answer, over as many connections as it takes. The question has a name, so that it is
+// never asked twice: the site goes on with the answer, as long as it keeps it.
+async function readAll(question, signal, take, broken) {
+  const cursor = { id: "" };
+  let attempt = 0;
+  let since = 0;
+  const heard = (event) => {
+    attempt = 0;
+    try {
+      take(event);
+    } catch (error) {
+      if (error instanceof Trouble) throw error;
+      throw new Trouble("The page does not understand what the site sends.", false);
+    }
+  };
+  while (!(await read(question, cursor, signal, heard).catch(wait))) {
+    if (attempt === 0) since = performance.now();
+    if (performance.now() - since > 1000 * site.grace_s) {
+      throw new Trouble("The connection broke off, and the site cannot be reached.", true);
+    }
+    broken();
+    await rest(RECONNECT_MS[Math.min(attempt, RECONNECT_MS.length - 1)], signal);
+    attempt += 1;
+  }
+
+  // A site that is busy, or goes down, while an answer is fetched again may soon be back.
+  function wait(error) {
+    if (attempt > 0 && cursor.id && error instanceof Trouble && error.status >= 429) return false;
+    throw error;
+  }
+}
+
+function newName() {
+  const bytes = crypto.getRandomValues(new Uint8Array(16));
+  return Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
+}
+
+// The site goes on with an answer whose reader has gone, for a while; so it is told.
+function stop() {
+  if (!running) return;
+  const { controller, name } = running;
+  controller.abort();
+  fetch("stop", {
+    method: "POST",
+    headers: { "Content-Type": "application/json", ...headers() },
+    body: JSON.stringify({ name }),
+    keepalive: true,
+  }).catch(() => {});
+}
+
+function showEvent({ name, data }, pace, voice) {
+  const event = JSON.parse(data);
+  if (name === "error") throw new Trouble(event.detail, event.retryable);
+  if (name === "text_delta" || name === "refusal_delta") {
+    if (pace.first === null) state("streaming", "Answering");
+    $("answer").append(event.text);
+    pace.token();
+    voice.add(event.text);
+  } else if (name === "reasoning_delta" && event.text) {
+    $("thinking").hidden = false;
+    $("reasoning").append(event.text);
+    $("status").textContent = "Thinking";
+  } else if (name === "retrying") {
+    $("status").textContent = "Trying again";
+  } else if (name === "usage") {
+    pace.outputTokens = event.output_tokens ?? null;
+  } else if (name === "finish" && event.reason === "length") {
+    show("The answer was cut off at its greatest length.", false);
+  }
 }
 
 async function ask() {
   const prompt = $("prompt").value;
   if (!prompt.trim() || running) return;
   const controller = new AbortController();
-  running = controller;
+  const name = newName();
+  running = { controller, name };
   $("answer").replaceChildren();
   $("reasoning").replaceChildren();
   $("thinking").hidden = true;
   $("trouble").hidden = true;
   for (const id of ["ttft", "rate", "count", "total"]) $(id).textContent = "–";
-  state("waiting", "Waiting for the first token");
   const pace = new Pace();
   const voice = new Voice();
-  const question = { prompt, provider: $("provider").value, format: "events" };
+  const wait = () => state("waiting", "Waiting for the first token");
+  const goOn = () => {
+    if (pace.first !== null) state("streaming", "Answering");
+    else wait();
+  };
+  wait();
+  const question = { prompt, provider: $("provider").value, format: "events", name };
   if ($("model").value.trim()) question.model = $("model").value.trim();
+  const take = (event) => {
+    if (document.body.dataset.state === "reconnecting") goOn();
+    showEvent(event, pace, voice);
+  };
+  const broken = () => state("reconnecting", "Connection lost: reconnecting");
   try {
-    await read(question, controller, pace, voice);
+    await readAll(question, controller.signal, take, broken);
     state("done", "Complete");
   } catch (error) {
     if (controller.signal.aborted) {
       state("stopped", "Stopped");
     } else {
       state("failed", "Failed");
-      // What is no trouble of ours is the browser's: the network.
       const known = error instanceof Trouble;
       const wait = known && error.retryAfterS ? ` Try again in ${error.retryAfterS} s.` : "";
-      show(known ? error.message + wait : "The connection broke off.", !known || error.retryable);
+      show(known ? error.message + wait : "The page has failed.", !known || error.retryable);
     }
   } finally {
     running = null;
@@ -361,9 +476,10 @@ $("ask").addEventListener("submit", (event) => {
   ask();
 });
 $("again").addEventListener("click", ask);
-$("stop").addEventListener("click", () => running?.abort());
+$("stop").addEventListener("click", stop);
+addEventListener("pagehide", stop);
 document.addEventListener("keydown", (event) => {
-  if (event.key === "Escape") running?.abort();
+  if (event.key === "Escape") stop();
   else if (event.key === "Enter" && (event.ctrlKey || event.metaKey) && !$("ask").hidden) {
     event.preventDefault();
     $("ask").requestSubmit();
