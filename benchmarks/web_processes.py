@@ -26,7 +26,7 @@ Protocol = Literal["HTTP/1.0", "HTTP/1.1", "uwsgi"]
 Address = tuple[str, int]
 
 #: How long a server may take to come up, or to answer, in seconds.
-DEADLINE_S = 20.0
+DEADLINE_S = 50.0
 
 _ROOT = Path(__file__).parent.parent
 _FLASK = "tests.web.app_flask:app"
@@ -66,7 +66,7 @@ class Server(NamedTuple):
 SERVERS: dict[str, Server] = {
     "flask-werkzeug": Server(("-c", _WERKZEUG, "{fd}")),
     "flask-waitress": Server(("-c", _WAITRESS, "{fd}")),
-    "flask-gunicorn-sync": Server((*_GUNICORN, _FLASK)),
+    "flask-gunicorn-sync": Server((*_GUNICORN, "--preload", "-w", "4", _FLASK)),
     "flask-gunicorn-gthread": Server((*_GUNICORN, "--threads", "4", "-k", "gthread", _FLASK)),
     "flask-gunicorn-gevent": Server((*_GUNICORN, "-k", "gevent", _FLASK)),
     "flask-uwsgi": Server((*_UWSGI, "--threads", "4", "--http-socket", "fd://{fd}")),

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from http.client import HTTPException
-from pathlib import Path
 
 import pytest
 from _pytest.mark.structures import ParameterSet
 
-from benchmarks.web_nginx import Nginx, Upstream, nginx_binary
-from benchmarks.web_processes import SERVERS, Address, Browser, Protocol, ServerProcess
+from benchmarks.web_nginx import nginx_binary
+from benchmarks.web_processes import SERVERS, Address, Browser, Protocol
+from benchmarks.web_sites import Sites, sites_up
 from llm_sse.events import TextDelta
 from llm_sse.providers import find_provider
 from llm_sse.testing import FakeServer, cut, hang, say, stall, status
@@ -32,69 +32,28 @@ _UNCHUNKED = {"flask-uwsgi", "flask-uwsgi-gevent", "flask-uwsgi-router", "flask-
 _CHUNKED_FLASK = [name for name in SERVERS if name.startswith("flask-") and name not in _UNCHUNKED]
 
 
-class Sites:
-    """All servers, and nginx before them; they come up side by side."""
-
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self._processes: dict[str, ServerProcess] = {}
-        for name, server in SERVERS.items():
-            log = stack.enter_context((folder / name).open("wb"))
-            self._processes[name] = ServerProcess(server.command, log)
-            stack.callback(self._processes[name].join)
-        for process in self._processes.values():
-            stack.callback(process.end)
-        self._nginx: Nginx | None = None
-        if nginx_binary() is not None:
-            log = stack.enter_context((folder / "nginx").open("wb"))
-            upstreams = {
-                _behind(name, protocol): Upstream(self._processes[name].address, protocol)
-                for name, server in SERVERS.items()
-                for protocol in server.protocols
-            }
-            (folder / "prefix").mkdir()
-            self._nginx = Nginx(folder / "prefix", upstreams, log)
-            stack.callback(self._nginx.end)
-
-    def direct(self, name: str) -> Address:
-        """The address of a server that is up."""
-        self._processes[name].wait()
-        return self._processes[name].address
-
-    def nginx(self, name: str) -> Address:
-        """The address of nginx, when it and a server behind it are up."""
-        assert self._nginx is not None
-        self.direct(name)
-        self._nginx.wait()
-        return self._nginx.address
-
-
-def _behind(name: str, protocol: Protocol) -> str:
-    return f"{name}-{protocol.replace('/', '-').lower()}"
-
-
 def _every_site() -> Iterator[ParameterSet]:
     """Each view of each server, and nginx before some of them."""
     for name, server in SERVERS.items():
         for view in server.views:
             if "HTTP/1.1" in server.protocols:
-                yield pytest.param((name, view, None), id=f"{name}{view}")
+                yield pytest.param((name, view), id=f"{name}{view}")
             for protocol in server.protocols if name in _THROUGH_NGINX else ():
-                through = f"/{_behind(name, protocol)}{view}"
-                yield pytest.param((name, through, protocol), id=f"nginx{through}", marks=_NO_NGINX)
+                parameter = name, view, protocol
+                yield pytest.param(parameter, id=f"nginx-{protocol}-{name}{view}", marks=_NO_NGINX)
 
 
 @pytest.fixture(scope="module")
 def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
     """Every server."""
-    with ExitStack() as stack:
-        yield Sites(tmp_path_factory.mktemp("servers"), stack)
+    with sites_up(tmp_path_factory.mktemp("servers")) as up:
+        yield up
 
 
 @pytest.fixture(params=_every_site())
-def site(request: pytest.FixtureRequest, sites: Sites, server: FakeServer) -> tuple[Address, str]:
+def site(request: pytest.FixtureRequest, sites: Sites) -> tuple[Address, str]:
     """The address of each server, or of nginx before it, and the path of each view, in turn."""
-    name, path, protocol = request.param
-    return (sites.direct(name) if protocol is None else sites.nginx(name)), path
+    return sites.find(*request.param)
 
 
 def visit(site: tuple[Address, str], server: FakeServer, **query: object) -> Browser:
@@ -173,10 +132,7 @@ def test_a_text_that_breaks_off_breaks_the_body(
 ) -> None:
     """Plain text has no word for an error: the body itself must not look whole."""
     server.script(say("one"), cut())
-    if protocol is None:
-        site = sites.direct(name), "/stream"
-    else:
-        site = sites.nginx(name), f"/{_behind(name, protocol)}/stream"
+    site = sites.find(name, "/stream", protocol)
     browser = visit(site, server, format="text")
     with pytest.raises((HTTPException, ConnectionError)):
         while browser.read():
@@ -188,9 +144,9 @@ def test_a_text_that_breaks_off_breaks_the_body(
 def test_an_event_loop_serves_200_browsers_at_once(sites: Sites, server: FakeServer) -> None:
     """No stream waits for a thread that another one has, and all of them end."""
     server.script(say("one"), stall())
-    address = sites.direct("django-uvicorn")
+    address, view = sites.find("django-uvicorn", "/async")
     browsers = [
-        Browser(address, "/async", base_url=server.base_url("openai"), heartbeat_s=15)
+        Browser(address, view, base_url=server.base_url("openai"), heartbeat_s=15)
         for _ in range(200)
     ]
     for browser in browsers:
