@@ -56,10 +56,6 @@ location /{name}/ {{
     {passed}
 }}
 """
-_HTTP_1_1 = """
-    proxy_http_version 1.1;
-    proxy_set_header Connection "";
-"""
 
 
 class Upstream(NamedTuple):
@@ -67,11 +63,11 @@ class Upstream(NamedTuple):
 
     Attributes:
         address: Where it listens.
-        protocol: What it is asked in: `HTTP/1.0` is nginx's default.
+        protocol: What it is asked in.
     """
 
     address: Address
-    protocol: Protocol = "HTTP/1.0"
+    protocol: Protocol
 
 
 class Nginx:
@@ -135,5 +131,5 @@ def _passed(upstream: Upstream) -> str:
     host, port = upstream.address
     if upstream.protocol == "uwsgi":
         return f"uwsgi_pass {host}:{port};"
-    version = _HTTP_1_1 if upstream.protocol == "HTTP/1.1" else ""
-    return f"{version} proxy_pass http://{host}:{port};"
+    version = upstream.protocol.removeprefix("HTTP/")
+    return f"proxy_http_version {version}; proxy_pass http://{host}:{port};"

@@ -73,11 +73,19 @@ class Figures:
         self.before_the_status: list[float] = []
         self.after_the_wait: list[float] = []
 
+    def left(self) -> tuple[list[float], ...]:
+        """Return how long it took to notice that a browser had left, in each situation."""
+        return (
+            *(self.in_mid_answer, self.while_it_thinks),
+            *(self.before_the_status, self.after_the_wait),
+        )
+
     def cells(self) -> Iterator[str]:
         """Write the medians."""
         yield from pace_cells(self.paces)
-        yield f"{median(self.in_mid_answer) * 1e3:.0f} ms"
-        for seconds in (self.while_it_thinks, self.before_the_status, self.after_the_wait):
+        in_mid_answer, *others = self.left()
+        yield f"{median(in_mid_answer) * 1e3:.0f} ms"
+        for seconds in others:
             yield f"{median(seconds):.1f} s"
 
 
@@ -172,8 +180,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     late: list[str] = []
     with tempfile.TemporaryDirectory() as folder, sites_up(Path(folder), SERVERS) as sites:
-        paces = [asked_without_site() for _ in range(options.runs + 1)][1:]
-        print("\nWithout a web server:", ", ".join(pace_cells(paces)), flush=True)
         for nginx in (False, True):
             if nginx and nginx_binary() is None:
                 print("\nnginx is not installed.")
@@ -183,6 +189,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{'Through nginx' if nginx else 'Directly'}:\n", flush=True)
             print(table(_HEADS, lines), flush=True)
             late += [row.title for row, figures in measured.items() if _is_late(figures, clock)]
+        # Last, because the servers need the processor while they come up.
+        paces = [asked_without_site() for _ in range(options.runs + 1)][1:]
+        print("\nWithout a web server:", ", ".join(pace_cells(paces)), flush=True)
     if late:
         print("\nNot noticed within one heartbeat:", ", ".join(late))
     return 1 if late else 0
@@ -190,11 +199,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_late(figures: Figures, clock: Clock) -> bool:
     """Whether a median is above one heartbeat and what a busy machine adds."""
-    seen = (
-        *(figures.in_mid_answer, figures.while_it_thinks),
-        *(figures.before_the_status, figures.after_the_wait),
-    )
-    return any(median(seconds) > clock.heartbeat_s * 1.05 + 0.1 for seconds in seen)
+    return any(median(seconds) > clock.heartbeat_s * 1.05 + 0.1 for seconds in figures.left())
 
 
 if __name__ == "__main__":
