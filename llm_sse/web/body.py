@@ -11,10 +11,13 @@ a deadline, and say something when there is none: while the model thinks, and wh
 channel between them is bounded: a browser that does not read slows the provider down.
 
 A server notices that a browser has gone when it writes to it. The first write provokes the reset,
-the second one meets it, and a server that writes behind the body's back (waitress) tells the body
-at the third. So a heartbeat is three comments, a moment apart, and a disconnect is noticed within
-one heartbeat. Then the server closes the body, and the body closes the stream. A body that is
-dropped does the same: nothing that the pump holds refers to it.
+and the second one meets it. A server that writes behind the body's back (waitress) tells the body
+at the third; one that hands what it is given to a router, which notices no sooner (uWSGI with
+chunks), at the fourth. So no write stands alone: each is followed by the next within a moment,
+until four were made; then nothing needs to be sent for the rest of the heartbeat. Whenever a
+browser leaves, four writes follow within one heartbeat. Then the server closes the body, and the
+body closes the stream. A body that is dropped does the same: nothing that the pump holds refers to
+it.
 
 An event loop does not wait in the channel: the channel wakes it, and it takes what is there.
 """
@@ -42,8 +45,8 @@ __all__ = ["BrokenBody", "StreamBody", "headers_of", "make_body"]
 
 #: How many events may wait here, beside those that wait in the stream itself.
 _BUFFER_SIZE = 32
-#: How many comments a heartbeat is.
-_COMMENTS = 3
+#: How many writes it takes until the body knows that a browser has gone.
+_WRITES = 4
 #: The moment between two of them, in seconds; an eighth of the heartbeat at most.
 _MOMENT_S = 1.0
 
@@ -83,8 +86,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self.headers = headers_of(format)
         self._format = format
         self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
-        self._pause_s = heartbeat_s - (_COMMENTS - 1) * self._moment_s
-        self._comments = 0
+        self._pause_s = heartbeat_s - (_WRITES - 1) * self._moment_s
+        self._writes = 0
         self._greeted = False
         self._ended = False
         self._finished = False
@@ -177,15 +180,15 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         """Return when something must be sent."""
         if self._format.heartbeat is None:
             return None
-        wait_s = self._moment_s if self._comments % _COMMENTS else self._pause_s
+        wait_s = self._moment_s if self._writes % _WRITES else self._pause_s
         return time.monotonic() + wait_s
 
     def _heartbeat(self) -> bytes:
-        self._comments += 1
+        self._writes += 1
         return self._format.heartbeat or b""
 
     def _sent(self, chunk: bytes) -> bytes:
-        self._comments = 0
+        self._writes = 1
         return chunk
 
     def _take(self, timeout_s: float | None) -> bytes | None:

@@ -168,7 +168,7 @@ class TestStreamBody:
         assert told.count(b"data: ") == 3
 
     def test_heartbeats_come_while_nothing_else_does(self, in_loop: bool) -> None:
-        """Three comments are sent in each: only the second write meets a reset, the third tells."""
+        """Four writes in each, as a server may need to notice a reset; a token is one of them."""
         gate = threading.Event()
         body = _body(_texts(gate), heartbeat_s=0.2)
 
@@ -176,12 +176,27 @@ class TestStreamBody:
             return [await body.__anext__() for _ in range(count)]
 
         begun = time.monotonic()
-        chunks = asyncio.run(read(8)) if in_loop else [next(body) for _ in range(8)]
+        chunks = asyncio.run(read(10)) if in_loop else [next(body) for _ in range(10)]
         took_s = time.monotonic() - begun
-        assert chunks == [_CONNECTED, b'id: 1\ndata: {"token":"one"}\n\n', *[_HEARTBEAT] * 6]
+        assert chunks == [_CONNECTED, b'id: 1\ndata: {"token":"one"}\n\n', *[_HEARTBEAT] * 8]
         assert 2 * 0.2 <= took_s < 5 * 0.2
         gate.set()
         assert _both_ways(body, in_loop).endswith(b"data: [DONE]\n\n")
+
+    def test_what_comes_seldom_does_not_put_off_the_next_write(self, in_loop: bool) -> None:
+        """A token is followed by a comment within a moment, not after most of a heartbeat."""
+        gate = threading.Event()
+        body = _body(_texts(gate), heartbeat_s=4)
+
+        async def read() -> list[bytes]:
+            return [await body.__anext__() for _ in range(3)]
+
+        begun = time.monotonic()
+        chunks = asyncio.run(read()) if in_loop else [next(body) for _ in range(3)]
+        assert time.monotonic() - begun < 2
+        assert chunks[2] == _HEARTBEAT
+        gate.set()
+        body.close()
 
     def test_what_a_format_does_not_tell_is_no_sign_of_life(self, in_loop: bool) -> None:
         """While a model reasons, a browser that is told the text alone gets heartbeats."""

@@ -9,12 +9,12 @@ import openai
 import pytest
 from flask.testing import FlaskClient
 
+from benchmarks.web_processes import ServerProcess
 from llm_sse import RetryPolicy, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.flask import sse_response
 from tests.helpers import until
-from tests.web.servers import ServerProcess
 
 
 @pytest.fixture

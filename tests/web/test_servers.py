@@ -4,57 +4,56 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from http.client import HTTPException
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
+from benchmarks.web_nginx import nginx_binary
+from benchmarks.web_processes import SERVERS, Address, Browser, Protocol
+from benchmarks.web_sites import Sites, sites_up
 from llm_sse.events import TextDelta
 from llm_sse.providers import find_provider
 from llm_sse.testing import FakeServer, cut, hang, say, stall, status
 from tests.helpers import until
-from tests.web.servers import SERVERS, Browser, ServerProcess
 from tests.wire import Connection, WireServer, head
 
-Address = tuple[str, int]
-_FLASK = [name for name in SERVERS if name.startswith("flask-")]
+_NO_NGINX = pytest.mark.skipif(
+    nginx_binary() is None, reason="nginx is not installed (Debian: apt-get install nginx)"
+)
+#: One of each kind; `benchmarks.web_servers` measures all of them.
+_THROUGH_NGINX = {
+    *("flask-waitress", "flask-gunicorn-gthread", "flask-uwsgi", "flask-uwsgi-socket"),
+    "django-uvicorn",
+}
+#: Those whose bodies end with the connection: a text that breaks off looks whole.
+_UNCHUNKED = {"flask-uwsgi", "flask-uwsgi-gevent", "flask-uwsgi-router", "flask-uwsgi-socket"}
+_CHUNKED_FLASK = [name for name in SERVERS if name.startswith("flask-") and name not in _UNCHUNKED]
+
+
+def _every_site() -> Iterator[ParameterSet]:
+    """Each view of each server, and nginx before some of them."""
+    for name, server in SERVERS.items():
+        for view in server.views:
+            if "HTTP/1.1" in server.protocols:
+                yield pytest.param((name, view), id=f"{name}{view}")
+            for protocol in server.protocols if name in _THROUGH_NGINX else ():
+                parameter = name, view, protocol
+                yield pytest.param(parameter, id=f"nginx-{protocol}-{name}{view}", marks=_NO_NGINX)
 
 
 @pytest.fixture(scope="module")
-def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, ServerProcess]]:
-    """All servers; they come up side by side."""
-    logs = tmp_path_factory.mktemp("servers")
-    started = {}
-    with ExitStack() as stack:
-        for name, (command, _) in SERVERS.items():
-            log = stack.enter_context((logs / name).open("wb"))
-            started[name] = ServerProcess(command, log)
-        try:
-            yield started
-        finally:
-            for process in started.values():
-                process.end()
-            for process in started.values():
-                process.join()
+def sites(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sites]:
+    """Every server."""
+    with sites_up(tmp_path_factory.mktemp("servers")) as up:
+        yield up
 
 
-@pytest.fixture(
-    params=[(name, view) for name, (_, views) in SERVERS.items() for view in views],
-    ids="".join,
-)
-def site(
-    request: pytest.FixtureRequest, processes: dict[str, ServerProcess], server: FakeServer
-) -> tuple[Address, str]:
-    """The address of each server and the path of each view, in turn."""
-    name, view = request.param
-    processes[name].wait()
-    return processes[name].address, view
-
-
-@pytest.fixture
-def flask_address(request: pytest.FixtureRequest, processes: dict[str, ServerProcess]) -> Address:
-    """The address of a server that an indirect parameter names."""
-    return processes[request.param].address
+@pytest.fixture(params=_every_site())
+def site(request: pytest.FixtureRequest, sites: Sites) -> tuple[Address, str]:
+    """The address of each server, or of nginx before it, and the path of each view, in turn."""
+    return sites.find(*request.param)
 
 
 def visit(site: tuple[Address, str], server: FakeServer, **query: object) -> Browser:
@@ -89,11 +88,11 @@ class TestEveryServer:
     def test_a_browser_that_leaves_ends_the_question(
         self, site: tuple[Address, str], server: FakeServer
     ) -> None:
-        """Before the first token, and when the provider has not even answered, too."""
+        """Also when the provider has not even answered; heartbeats arrive until then."""
         server.script(hang())
         browser = visit(site, server, status_wait_s=0)
         with closing(browser.response):
-            browser.read_until(b": connected\n")
+            browser.read_until(b": connected\n\n" + b": heartbeat\n\n" * 2)
             until(lambda: server.requests)
             browser.leave()
             assert server.requests[0].ended.wait(5)
@@ -121,11 +120,20 @@ class TestEveryServer:
         assert b"slow down" not in browser.raw
 
 
-@pytest.mark.parametrize("flask_address", _FLASK, indirect=True)
-def test_a_text_that_breaks_off_breaks_the_body(flask_address: Address, server: FakeServer) -> None:
+@pytest.mark.parametrize(
+    ("name", "protocol"),
+    [
+        *((name, None) for name in _CHUNKED_FLASK),
+        pytest.param("flask-gunicorn-gthread", "HTTP/1.1", marks=_NO_NGINX),
+    ],
+)
+def test_a_text_that_breaks_off_breaks_the_body(
+    sites: Sites, name: str, protocol: Protocol | None, server: FakeServer
+) -> None:
     """Plain text has no word for an error: the body itself must not look whole."""
     server.script(say("one"), cut())
-    browser = Browser(flask_address, "/stream", base_url=server.base_url("openai"), format="text")
+    site = sites.find(name, "/stream", protocol)
+    browser = visit(site, server, format="text")
     with pytest.raises((HTTPException, ConnectionError)):
         while browser.read():
             pass
@@ -133,14 +141,12 @@ def test_a_text_that_breaks_off_breaks_the_body(flask_address: Address, server: 
     assert browser.raw == b"one"
 
 
-def test_an_event_loop_serves_200_browsers_at_once(
-    processes: dict[str, ServerProcess], server: FakeServer
-) -> None:
+def test_an_event_loop_serves_200_browsers_at_once(sites: Sites, server: FakeServer) -> None:
     """No stream waits for a thread that another one has, and all of them end."""
     server.script(say("one"), stall())
-    address = processes["django-uvicorn"].address
+    address, view = sites.find("django-uvicorn", "/async")
     browsers = [
-        Browser(address, "/async", base_url=server.base_url("openai"), heartbeat_s=15)
+        Browser(address, view, base_url=server.base_url("openai"), heartbeat_s=15)
         for _ in range(200)
     ]
     for browser in browsers:

@@ -1,4 +1,8 @@
-"""Real web servers, each in a process of its own on the loopback interface."""
+"""Real web servers, each in a process of its own on the loopback interface.
+
+The sites that they serve are those of the tests, `tests.web.app_flask` and `tests.web.app_django`:
+all middleware that could keep a token back is on there.
+"""
 
 from __future__ import annotations
 
@@ -10,16 +14,24 @@ import time
 from collections.abc import Sequence
 from http.client import HTTPConnection, HTTPResponse
 from pathlib import Path
-from typing import IO
+from typing import IO, Literal, NamedTuple
 from urllib.parse import urlencode
 
 from llm_sse.sse import ServerSentEvent, SSEDecoder
 
-_ROOT = Path(__file__).parent.parent.parent
-_DEADLINE_S = 20.0
+__all__ = ["DEADLINE_S", "SERVERS", "Address", "Browser", "Protocol", "Server", "ServerProcess"]
+
+#: What a server is asked in.
+Protocol = Literal["HTTP/1.0", "HTTP/1.1", "uwsgi"]
+Address = tuple[str, int]
+
+#: How long a server may take to come up, or to answer, in seconds.
+DEADLINE_S = 50.0
+
+_ROOT = Path(__file__).parent.parent
 _FLASK = "tests.web.app_flask:app"
 _DJANGO = "tests.web.app_django:application"
-_GUNICORN = ("-m", "gunicorn", "-b", "fd://{fd}", "--threads", "4")
+_GUNICORN = ("-m", "gunicorn", "-b", "fd://{fd}")
 _WERKZEUG = """
 import sys
 from werkzeug.serving import make_server
@@ -31,22 +43,53 @@ import socket, sys, waitress
 from tests.web.app_flask import app
 waitress.serve(app, sockets=[socket.socket(fileno=int(sys.argv[1]))])
 """
+_UWSGI = (
+    *("-c", "import sys, pyuwsgi; pyuwsgi.run(sys.argv[1:])"),
+    *("--die-on-term", "--enable-threads", "--module", _FLASK),
+)
 
-#: What Python is told, and the paths of the views; `{fd}` is a socket that listens already.
-SERVERS: dict[str, tuple[Sequence[str], Sequence[str]]] = {
-    "flask-werkzeug": (("-c", _WERKZEUG, "{fd}"), ["/stream"]),
-    "flask-waitress": (("-c", _WAITRESS, "{fd}"), ["/stream"]),
-    "flask-gunicorn-sync": ((*_GUNICORN[:-2], _FLASK), ["/stream"]),
-    "flask-gunicorn-gthread": ((*_GUNICORN, "-k", "gthread", _FLASK), ["/stream"]),
-    "flask-gunicorn-gevent": ((*_GUNICORN[:-2], "-k", "gevent", _FLASK), ["/stream"]),
-    "django-runserver": (
-        ("-m", "tests.web.app_django", "runserver", "--noreload", "{port}"),
-        ["/stream", "/async"],
+
+class Server(NamedTuple):
+    """How a web server is started.
+
+    Attributes:
+        command: What Python is told; `{fd}` is a socket that listens already, `{port}` a free port.
+        views: The paths of the views.
+        protocols: What it can be asked in; a browser speaks HTTP/1.1.
+    """
+
+    command: Sequence[str]
+    views: Sequence[str] = ("/stream",)
+    protocols: Sequence[Protocol] = ("HTTP/1.1", "HTTP/1.0")
+
+
+SERVERS: dict[str, Server] = {
+    "flask-werkzeug": Server(("-c", _WERKZEUG, "{fd}")),
+    "flask-waitress": Server(("-c", _WAITRESS, "{fd}")),
+    "flask-gunicorn-sync": Server((*_GUNICORN, "--preload", "-w", "4", _FLASK)),
+    "flask-gunicorn-gthread": Server((*_GUNICORN, "--threads", "4", "-k", "gthread", _FLASK)),
+    "flask-gunicorn-gevent": Server((*_GUNICORN, "-k", "gevent", _FLASK)),
+    "flask-uwsgi": Server((*_UWSGI, "--threads", "4", "--http-socket", "fd://{fd}")),
+    "flask-uwsgi-gevent": Server(
+        (*_UWSGI, "--gevent", "100", "--gevent-monkey-patch", "--http-socket", "fd://{fd}")
     ),
-    "django-gunicorn-gthread": ((*_GUNICORN, "-k", "gthread", _DJANGO), ["/stream", "/async"]),
-    "django-uvicorn": (
-        ("-m", "uvicorn", "--fd", "{fd}", "tests.web.app_django:asgi"),
-        ["/stream", "/async"],
+    "flask-uwsgi-router": Server(
+        (
+            *(*_UWSGI, "--threads", "4", "--master", "--http", "127.0.0.1:{port}"),
+            *("--http-keepalive", "--http-auto-chunked"),
+        )
+    ),
+    "flask-uwsgi-socket": Server(
+        (*_UWSGI, "--threads", "4", "--uwsgi-socket", "fd://{fd}"), protocols=("uwsgi",)
+    ),
+    "django-runserver": Server(
+        ("-m", "tests.web.app_django", "runserver", "--noreload", "{port}"), ("/stream", "/async")
+    ),
+    "django-gunicorn-gthread": Server(
+        (*_GUNICORN, "--threads", "4", "-k", "gthread", _DJANGO), ("/stream", "/async")
+    ),
+    "django-uvicorn": Server(
+        ("-m", "uvicorn", "--fd", "{fd}", "tests.web.app_django:asgi"), ("/stream", "/async")
     ),
 }
 
@@ -62,7 +105,7 @@ class ServerProcess:
     def __init__(self, command: Sequence[str], log: IO[bytes]) -> None:
         self._listens = "{fd}" in " ".join(command)
         with socket.create_server(("127.0.0.1", 0), backlog=512) as listener:
-            self.address: tuple[str, int] = listener.getsockname()
+            self.address: Address = listener.getsockname()
             if not self._listens:  # it wants to open its own
                 listener.close()
             fd, port = listener.fileno(), self.address[1]
@@ -77,7 +120,7 @@ class ServerProcess:
 
     def wait(self) -> None:
         """Wait until it listens, where that is its own affair."""
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline = time.monotonic() + DEADLINE_S
         while not self._listens:
             try:
                 socket.create_connection(self.address).close()
@@ -106,11 +149,10 @@ class Browser:
     Attributes:
         response: The response; its headers are there.
         raw: The body's bytes so far.
-        comments: When each comment came.
     """
 
-    def __init__(self, address: tuple[str, int], path: str, **query: object) -> None:
-        self._connection = HTTPConnection(*address, timeout=_DEADLINE_S)
+    def __init__(self, address: Address, path: str, **query: object) -> None:
+        self._connection = HTTPConnection(*address, timeout=DEADLINE_S)
         self._connection.request(
             "GET", f"{path}?{urlencode(query)}", headers={"Accept-Encoding": "gzip, br, zstd"}
         )
