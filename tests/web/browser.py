@@ -34,7 +34,7 @@ def find_chromium() -> tuple[str, str] | None:
 
 
 class Chromium:
-    """A browser with one tab.
+    """A browser; it has one tab at first.
 
     Args:
         browser: Where Chromium is.
@@ -74,6 +74,21 @@ class Chromium:
     def open(self, url: str) -> None:
         """Go to a page."""
         self._call("POST", "/url", {"url": url})
+
+    def open_tab(self) -> str:
+        """Open a second tab, and go there; return what `show` takes to come back."""
+        before = str(self._call("GET", "/window"))
+        self.show(self._call("POST", "/window/new", {"type": "tab"})["handle"])
+        return before
+
+    def show(self, tab: str) -> None:
+        """Go to a tab."""
+        self._call("POST", "/window", {"handle": tab})
+
+    def close_tab(self, back_to: str) -> None:
+        """Close this tab, and go to another one."""
+        self._call("DELETE", "/window")
+        self.show(back_to)
 
     @property
     def url(self) -> str:

@@ -23,16 +23,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A browser for all tests of this file."""
-    paths = find_chromium()
-    assert paths is not None
-    chromium = Chromium(*paths, tmp_path_factory.mktemp("chromium"))
-    yield chromium
-    chromium.close()
-
-
 class Served:
     """The command `llm-sse serve` in a process of its own, and the provider that it asks."""
 
