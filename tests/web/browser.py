@@ -75,20 +75,28 @@ class Chromium:
         """Go to a page."""
         self._call("POST", "/url", {"url": url})
 
+    @property
+    def tab(self) -> str:
+        """The tab that is seen."""
+        return str(self._call("GET", "/window"))
+
     def open_tab(self) -> str:
-        """Open a second tab, and go there; return what `show` takes to come back."""
-        before = str(self._call("GET", "/window"))
-        self.show(self._call("POST", "/window/new", {"type": "tab"})["handle"])
-        return before
+        """Open another tab, go there, and return it."""
+        tab = str(self._call("POST", "/window/new", {"type": "tab"})["handle"])
+        self.show(tab)
+        return tab
 
     def show(self, tab: str) -> None:
         """Go to a tab."""
         self._call("POST", "/window", {"handle": tab})
 
-    def close_tab(self, back_to: str) -> None:
-        """Close this tab, and go to another one."""
-        self._call("DELETE", "/window")
-        self.show(back_to)
+    def keep(self, tab: str) -> None:
+        """Close all tabs but one."""
+        for other in self._call("GET", "/window/handles"):
+            if other != tab:
+                self.show(other)
+                self._call("DELETE", "/window")
+        self.show(tab)
 
     @property
     def url(self) -> str:
