@@ -150,9 +150,9 @@ class Chromium:
         rows = self._call("POST", "/se/log", {"type": "browser"})
         return [row["message"] for row in rows]
 
-    def wait(self, happened: Callable[[], Any]) -> Any:
+    def wait(self, happened: Callable[[], Any], within_s: float = _DEADLINE_S) -> Any:
         """Wait until something is true, and return it; fail if it never is."""
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline = time.monotonic() + within_s
         while not (value := happened()):
             assert time.monotonic() < deadline, f"it never happened; the page is {self.state()}"
             time.sleep(0.02)
