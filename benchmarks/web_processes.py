@@ -134,6 +134,11 @@ class ServerProcess:
         """Tell it to end."""
         self._process.terminate()
 
+    def kill(self) -> None:
+        """Kill it, without a word."""
+        self._process.kill()
+        self._process.wait()
+
     def join(self) -> None:
         """Wait until it has ended."""
         try:

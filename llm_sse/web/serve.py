@@ -10,6 +10,7 @@ import _thread
 import logging
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -19,13 +20,18 @@ from typing import Any
 from waitress.server import create_server
 
 from ..errors import ConfigurationError
-from .app import Site
+from .app import Limits, Site
+
+if sys.platform != "win32":
+    import resource
 
 __all__ = ["listen", "serve"]
 
 _BACKLOG = 1024
 #: Threads beside those that stream: for the page, and for refusals.
 _SPARE_THREADS = 4
+#: Descriptors beside those of connections: the interpreter's, logs, pools.
+_SPARE_DESCRIPTORS = 64
 #: How long the streams and their last bytes may take to end, in seconds.
 _STREAMS_WAIT_S = 3.0
 _FLUSH_WAIT_S = 1.0
@@ -54,16 +60,23 @@ def serve(
         listener: Where.
         on_ready: Called when signals are heard and requests are answered.
 
+    Raises:
+        ConfigurationError: The system does not allow so many streams.
+
     Thread: the main one, because signals come there.
     """
     limits = site.limits
+    most = 2 * limits.max_streams + 100
+    # Each stream has a connection to its provider, and one more where the fake answers here.
+    _allow_descriptors(most + 2 * limits.max_streams + _SPARE_DESCRIPTORS, limits)
     # It says how long its queue is, which is no trouble: there are as many threads as streams.
     logging.getLogger("waitress.queue").setLevel(logging.ERROR)
     server: Any = create_server(
         site.app,
         sockets=[listener],
         threads=limits.max_streams + _SPARE_THREADS,
-        connection_limit=2 * limits.max_streams + 100,
+        connection_limit=most,
+        asyncore_use_poll=True,  # select() ends the server at descriptor 1024
         max_request_body_size=2 * limits.max_request_bytes,
         ident=None,
     )
@@ -87,6 +100,25 @@ def serve(
         server.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _allow_descriptors(needed: int, limits: Limits) -> None:
+    """Raise the process's soft limit of open files, where it is lower.
+
+    Raises:
+        ConfigurationError: The hard limit is lower, too.
+    """
+    if sys.platform == "win32":
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return
+    if hard != resource.RLIM_INFINITY and hard < needed:
+        raise ConfigurationError(
+            f"max_streams={limits.max_streams} needs {needed} file descriptors, but this process "
+            f"may have {hard}: ask for fewer streams, or raise the hard limit (ulimit -Hn)"
+        )
+    resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
 def _end(site: Site, server: Any) -> None:

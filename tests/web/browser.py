@@ -34,7 +34,7 @@ def find_chromium() -> tuple[str, str] | None:
 
 
 class Chromium:
-    """A browser with one tab.
+    """A browser; it has one tab at first.
 
     Args:
         browser: Where Chromium is.
@@ -74,6 +74,29 @@ class Chromium:
     def open(self, url: str) -> None:
         """Go to a page."""
         self._call("POST", "/url", {"url": url})
+
+    @property
+    def tab(self) -> str:
+        """The tab that is seen."""
+        return str(self._call("GET", "/window"))
+
+    def open_tab(self) -> str:
+        """Open another tab, go there, and return it."""
+        tab = str(self._call("POST", "/window/new", {"type": "tab"})["handle"])
+        self.show(tab)
+        return tab
+
+    def show(self, tab: str) -> None:
+        """Go to a tab."""
+        self._call("POST", "/window", {"handle": tab})
+
+    def keep(self, tab: str) -> None:
+        """Close all tabs but one."""
+        for other in self._call("GET", "/window/handles"):
+            if other != tab:
+                self.show(other)
+                self._call("DELETE", "/window")
+        self.show(tab)
 
     @property
     def url(self) -> str:
@@ -127,9 +150,9 @@ class Chromium:
         rows = self._call("POST", "/se/log", {"type": "browser"})
         return [row["message"] for row in rows]
 
-    def wait(self, happened: Callable[[], Any]) -> Any:
+    def wait(self, happened: Callable[[], Any], within_s: float = _DEADLINE_S) -> Any:
         """Wait until something is true, and return it; fail if it never is."""
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline = time.monotonic() + within_s
         while not (value := happened()):
             assert time.monotonic() < deadline, f"it never happened; the page is {self.state()}"
             time.sleep(0.02)

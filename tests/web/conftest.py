@@ -7,6 +7,8 @@ import pytest
 from redis import Redis
 
 from tests.helpers import until
+from tests.web.browser import Chromium, find_chromium
+from tests.web.node import NotInstalled, Npm
 from tests.web.redis_server import RedisServer, binary
 
 
@@ -28,3 +30,23 @@ def redis(redis_server: RedisServer) -> Iterator[Redis]:
         until(lambda: not any(one.name.startswith("llm-sse-web") for one in threading.enumerate()))
         client.flushall()
         client.connection_pool.disconnect()
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A real browser, for all tests."""
+    paths = find_chromium()
+    if paths is None:
+        pytest.skip("chromium and chromedriver are not installed")
+    chromium = Chromium(*paths, tmp_path_factory.mktemp("chromium"))
+    yield chromium
+    chromium.close()
+
+
+@pytest.fixture(scope="session")
+def npm(tmp_path_factory: pytest.TempPathFactory) -> Npm:
+    """Clients in JavaScript."""
+    try:
+        return Npm(tmp_path_factory.mktemp("npm"))
+    except NotInstalled as error:
+        pytest.skip(str(error))

@@ -1,7 +1,8 @@
-"""A network that can be cut: a TCP proxy on the loopback interface."""
+"""A network that can be cut: a TCP proxy on the loopback interface. It remembers who asked."""
 
 from __future__ import annotations
 
+import re
 import socket
 import struct
 import threading
@@ -9,27 +10,36 @@ from contextlib import suppress
 from types import TracebackType
 
 _RESET = struct.pack("ii", 1, 0)
+_LAST_EVENT_ID = re.compile(rb"\r\nlast-event-id: *([^\r]*)", re.IGNORECASE)
 
 
 class Proxy:
     """Passes bytes on between its clients and one server, until it is told otherwise.
 
     Args:
-        port: Where the server listens.
+        target: Where the server listens.
 
     Attributes:
-        url: Where the clients connect to.
+        url: Where the clients connect to, without a slash at its end.
     """
 
-    def __init__(self, port: int) -> None:
-        self._target = ("127.0.0.1", port)
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._requests: list[bytes] = []
         self._lock = threading.Lock()
         self._live: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._deaf = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}/"
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
         self._start(self._accept)
+
+    def asked(self, path: str) -> list[str]:
+        """Return the `Last-Event-ID` of each request for a path; empty where it had none."""
+        with self._lock:
+            heads = [head for head in self._requests if head.startswith(f"GET {path}".encode())]
+        found = map(_LAST_EVENT_ID.search, heads)
+        return ["" if one is None else one[1].decode() for one in found]
 
     def cut(self) -> None:
         """Reset every connection; new ones are taken."""
@@ -83,7 +93,7 @@ class Proxy:
                     self._live |= {client, server}
                     deaf = self._deaf
                 left = threading.Semaphore(2)
-                self._start(self._pass_on, client, server, deaf, left)
+                self._start(self._pass_on, client, server, deaf, left, self._requests)
                 self._start(self._pass_on, server, client, deaf, left)
 
     def _pass_on(
@@ -92,9 +102,13 @@ class Proxy:
         sink: socket.socket,
         deaf: threading.Event,
         left: threading.Semaphore,
+        seen: list[bytes] | None = None,
     ) -> None:
         with suppress(OSError):
             while data := source.recv(65536):
+                if seen is not None:  # a browser's request for an event stream comes in one piece
+                    with self._lock:
+                        seen.append(data)
                 if not deaf.is_set():
                     sink.sendall(data)
         if not deaf.is_set():

@@ -25,16 +25,6 @@ pytestmark = pytest.mark.skipif(
 )
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
-    """A browser for all tests of this file."""
-    paths = find_chromium()
-    assert paths is not None
-    chromium = Chromium(*paths, tmp_path_factory.mktemp("chromium"))
-    yield chromium
-    chromium.close()
-
-
 class Served:
     """The command `llm-sse serve` in a process of its own, and the provider that it asks."""
 
@@ -251,7 +241,7 @@ new MutationObserver(() => states.push(
 @pytest.fixture
 def network(served: Served) -> Iterator[Proxy]:
     """What is between the browser and the site."""
-    with Proxy(served.port) as proxy:
+    with Proxy(("127.0.0.1", served.port)) as proxy:
         yield proxy
 
 
@@ -259,7 +249,7 @@ def network(served: Served) -> Iterator[Proxy]:
 def away(browser: Chromium, network: Proxy) -> Chromium:
     """The page, over a network that can be cut."""
     browser.open("about:blank")
-    browser.open(network.url)
+    browser.open(f"{network.url}/")
     browser.wait(lambda: browser.state() == "ready")
     browser.run(_WATCH)
     return browser

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -29,6 +30,17 @@ _TOKEN = "a-token-of-a-good-length"
 _KEY = "sk-secret-of-the-site"
 _PROMPT = "a prompt that nobody may log"
 
+#: The command, in a process that has some descriptors taken, or may have so many.
+_MAIN = """
+import os, resource
+from llm_sse.cli import main
+if {limits}:
+    resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
+for _ in range({taken}):
+    os.open(os.devnull, os.O_RDONLY)
+main()
+"""
+
 Serve = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -37,10 +49,17 @@ def serve(server: FakeServer) -> Iterator[Serve]:
     """Start the command; it does not outlive the test."""
     started: list[subprocess.Popen[str]] = []
 
-    def run(*args: str, ready: bool = True, **env: str) -> subprocess.Popen[str]:
+    def run(
+        *args: str,
+        ready: bool = True,
+        taken: int = 0,
+        limits: tuple[int, int] | None = None,
+        **env: str,
+    ) -> subprocess.Popen[str]:
         keys = {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": server.base_url("openai")}
+        code = _MAIN.format(taken=taken, limits=limits)
         process = subprocess.Popen(
-            [sys.executable, "-W", "error", "-m", "llm_sse", "serve", "--port", "0", *args],
+            [sys.executable, "-W", "error", "-c", code, "serve", "--port", "0", *args],
             env={**os.environ, **keys, **env},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -229,7 +248,7 @@ class TestEnding:
         """As many as there may be, at once."""
         words = [f"w{number} " for number in range(50)]
         server.script(*map(say, words))
-        process = serve("--max-streams", "40", "--max-streams-per-client", "40")
+        process = serve("--max-streams", "200", "--max-streams-per-client", "200")
         got: list[bytes] = []
 
         def read() -> None:
@@ -237,12 +256,30 @@ class TestEnding:
             got.append(answer.read())
             _close(answer)
 
-        readers = [threading.Thread(target=read) for _ in range(40)]
+        readers = [threading.Thread(target=read) for _ in range(200)]
         for reader in readers:
             reader.start()
         for reader in readers:
             reader.join(40)
-        assert got == ["".join(words).encode()] * 40
+        assert got == ["".join(words).encode()] * 200
+
+
+class TestDescriptors:
+    def test_there_may_be_more_than_select_can_take(self, serve: Serve) -> None:
+        """Descriptors above 1023 are like the others."""
+        process = serve(OPENAI_API_KEY="", taken=1100, limits=(2000, 2000))
+        answer = _get(process, "/stream?prompt=Hi")
+        assert b"[DONE]" in answer.read()
+        _close(answer)
+
+    def test_takes_as_many_as_its_streams_need(self, serve: Serve) -> None:
+        """The soft limit is raised; where the hard one is too low, it says so at once."""
+        process = serve("--max-streams", "400", OPENAI_API_KEY="", limits=(256, 2000))
+        assert resource.prlimit(process.pid, resource.RLIMIT_NOFILE) == (1764, 2000)
+        process = serve("--max-streams", "400", ready=False, limits=(256, 1000))
+        out, err = process.communicate(timeout=20)
+        assert (process.returncode, out) == (2, "")
+        assert "max_streams=400 needs 1764 file descriptors" in " ".join(err.split())
 
 
 class TestSecrets:
