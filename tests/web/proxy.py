@@ -17,14 +17,14 @@ class Proxy:
     """Passes bytes on between its clients and one server, until it is told otherwise.
 
     Args:
-        target: Where the server listens.
+        target: Where the server listens; it may be set anew, for the connections that come then.
 
     Attributes:
         url: Where the clients connect to, without a slash at its end.
     """
 
     def __init__(self, target: tuple[str, int]) -> None:
-        self._target = target
+        self.target = target
         self._requests: list[bytes] = []
         self._lock = threading.Lock()
         self._live: set[socket.socket] = set()
@@ -85,7 +85,7 @@ class Proxy:
             while True:
                 client, _ = self._listener.accept()
                 try:
-                    server = socket.create_connection(self._target)
+                    server = socket.create_connection(self.target)
                 except OSError:
                     client.close()
                     continue

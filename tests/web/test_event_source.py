@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from benchmarks.web_processes import ServerProcess
 from llm_sse.events import Finish, TextDelta
 from llm_sse.providers import find_provider
 from llm_sse.web.replay import MemoryReplay
@@ -20,7 +21,6 @@ from tests.web.browser import Chromium
 from tests.web.live import serving
 from tests.web.proxy import Proxy
 from tests.web.redis_server import RedisServer
-from tests.web.servers import ServerProcess
 from tests.wire import Connection, WireServer, head
 
 Address = tuple[str, int]

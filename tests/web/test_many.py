@@ -12,10 +12,10 @@ from urllib.parse import urlencode, urlsplit
 import flask
 import pytest
 
+from benchmarks.web_processes import ServerProcess
 from llm_sse.testing import Action, FakeServer, RecordedRequest, pause, say
 from tests.web.browser import Chromium
 from tests.web.live import serving
-from tests.web.servers import ServerProcess
 from tests.web.test_page import Served
 
 # It takes a few seconds; what else this machine does may make it many.
