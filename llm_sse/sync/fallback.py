@@ -124,7 +124,7 @@ class Candidate:
         """
         if self.recording is not None:  # now, so that no other mistake leaves a file behind
             self.source.record_to(self.recording)
-        reader = Reader(self.channel, self.provider, self.limits, after)
+        reader = Reader(self.channel, self.provider, self.limits, self.source.pace, after)
         reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
         return reader
 
@@ -150,6 +150,7 @@ class Fallbacks:
         self._left = list(candidates)
         self._failed: list[StreamError] = []
         self._earlier_usage: Usage | None = None
+        self._earlier_pace: list[StreamMetrics] = []
         self._unread: list[Event] = []
         self._reader = self._left.pop(0).open()
 
@@ -256,8 +257,19 @@ class Fallbacks:
         return msgspec.structs.replace(answer, usage=usage)
 
     def metrics(self) -> StreamMetrics:
-        """Return the figures so far, counted from the call on."""
-        return self._reader.metrics()
+        """Return the figures so far, counted from the call on.
+
+        Attempts, bytes and the producers' waiting are those of all streams; what else is counted is
+        of the one that is delivered.
+        """
+        latest = self._reader.metrics()
+        all_ = [*self._earlier_pace, latest]
+        return msgspec.structs.replace(
+            latest,
+            attempts=sum(each.attempts for each in all_),
+            body_bytes=sum(each.body_bytes for each in all_),
+            producer_waited_s=sum(each.producer_waited_s for each in all_),
+        )
 
     def close(self) -> None:
         """End the stream now, from any thread; nobody else is asked."""
@@ -284,7 +296,9 @@ class Fallbacks:
         self._unread += failed.unread()
         candidate = self._left.pop(0)
         self._unread.append(FellBack(failed.provider, candidate.provider, str(error)))
-        self._reader = candidate.open(after=failed)
+        reader = candidate.open(after=failed)
+        self._earlier_pace.append(failed.metrics())
+        self._reader = reader
         if self.ended:
             self._reader.close()
 
