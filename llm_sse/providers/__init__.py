@@ -52,6 +52,7 @@ _VENDORS: tuple[Provider, ...] = (
     ),
     Responses(
         "openai-responses",
+        telemetry_name="openai",
         base_url="https://api.openai.com/v1",
         model="gpt-6-luna",
         checked=_CHECKED,
@@ -70,6 +71,7 @@ _VENDORS: tuple[Provider, ...] = (
     ),
     Gemini(
         "gemini",
+        telemetry_name="gcp.gemini",
         base_url="https://generativelanguage.googleapis.com",
         model="gemini-flash-latest",
         checked=_CHECKED,

@@ -152,6 +152,7 @@ class Provider(ABC):
         auth_header: The header that carries the key.
         auth_prefix: What stands before the key in that header.
         needs_key: Whether it answers nobody without a key.
+        telemetry_name: What OpenTelemetry calls it (`gen_ai.provider.name`); else the name.
 
     Raises:
         ConfigurationError: A field is of the wrong type, or could not be sent.
@@ -168,6 +169,7 @@ class Provider(ABC):
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "
     needs_key: bool = True
+    telemetry_name: str = ""
 
     #: What the format is called.
     format: ClassVar[str] = ""
@@ -192,13 +194,14 @@ class Provider(ABC):
         filled = {
             "base_url": self.base_url and self._of_row(check_base_url, self.base_url),
             "key_env": keys or (f"{prefix}_API_KEY",),
+            "telemetry_name": self.telemetry_name or name,
             "model_env": self.model_env or f"{prefix}_MODEL",
             "base_url_env": self.base_url_env or f"{prefix}_BASE_URL",
         }
         for field, value in filled.items():
             object.__setattr__(self, field, value)
         texts = ("base_url", "model", "checked", "model_env", "base_url_env")
-        for field in (*texts, "base_url_suffix", "auth_prefix"):
+        for field in (*texts, "base_url_suffix", "auth_prefix", "telemetry_name"):
             self._check(field, isinstance(getattr(self, field), str), "a str")
         self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
         keys = self.key_env

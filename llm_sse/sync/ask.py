@@ -23,6 +23,7 @@ from ..retry import RetryPolicy
 from ..structured import read_format
 from .channel import Channel
 from .fallback import Candidate, Fallbacks, read_fallback
+from .observer import observer
 from .reader import Timeouts
 from .recorder import Recording
 from .source import EventSource
@@ -195,6 +196,7 @@ def _candidate(
         key = row.key(api_key, environ, elsewhere=where != row.base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
+        watcher = observer()
         source = EventSource(
             row,
             chat,
@@ -205,6 +207,7 @@ def _candidate(
             headers=_headers(headers),
             session=_session(session),
             channel=channel,
+            observation=None if watcher is None else watcher.called(row, chat, where),
         )
     except ConfigurationError as error:
         error.provider = row.name

@@ -28,6 +28,7 @@ from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
+from .observer import Observation, observed
 from .reader import Answered, Timeouts
 from .recorder import NotRecorded, Recorder, Recording
 from .redaction import Redaction, secrets_of
@@ -78,6 +79,7 @@ class EventSource:
         headers: More headers, the caller's own; they win.
         session: The caller's own `requests.Session`, or `None`.
         channel: The producer's end of it: where to wait, and how to be interrupted.
+        observation: Who is told of it, if anybody.
         draw: Draws a number in [0, 1) for the back-off's jitter.
 
     Attributes:
@@ -101,6 +103,7 @@ class EventSource:
         headers: Mapping[str, str],
         session: requests.Session | None,
         channel: Channel[Event],
+        observation: Observation | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
         self.pace = MetricsRecorder(time.monotonic)
@@ -113,6 +116,7 @@ class EventSource:
         self._headers = headers
         self._session = session
         self._channel = channel
+        self._observation = observation
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
         self._recorder: Recorder | NotRecorded = NotRecorded()
@@ -133,9 +137,12 @@ class EventSource:
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
-        return self._recorder.watched(self._attempts())
+        events = self._attempts()
+        if self._observation is not None:
+            events = observed(events, self._observation, self._channel, self.pace)
+        return self._recorder.watched(events)
 
-    def _attempts(self) -> Iterator[Event]:
+    def _attempts(self) -> Generator[Event, None, None]:
         said = Accumulator(self._provider.name)
         attempt = _Attempt(self._request, self._provider.decoder())
         retries = resumes = 0
