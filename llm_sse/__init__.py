@@ -26,6 +26,7 @@ from .sync.ask import (
     stream_openai,
     stream_sync,
 )
+from .sync.benchmark import benchmark
 from .sync.buffered import buffered
 from .sync.consume import consume_stream
 from .sync.reader import Timeouts
@@ -45,6 +46,7 @@ __all__ = [
     "Tool",
     "ToolLoop",
     "__version__",
+    "benchmark",
     "buffered",
     "complete_sync",
     "consume_stream",

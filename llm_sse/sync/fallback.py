@@ -29,10 +29,10 @@ from .recorder import Recording
 from .redaction import SECRET_HEADER
 from .source import EventSource, without_frames
 
-__all__ = ["Candidate", "Fallbacks", "read_fallback"]
+__all__ = ["OWN", "Candidate", "Fallbacks", "read_fallback"]
 
 #: What differs from provider to provider; all else is the question, which stays the same.
-_OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body", "session")
+OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body", "session")
 
 
 def read_fallback(fallback: Any, first: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -88,9 +88,9 @@ def _read_entry(entry: Any) -> dict[str, Any]:
     if "provider" not in entry:
         raise ConfigurationError('a fallback needs its provider: {"provider": ..., "model": ...}')
     for name in entry:
-        if name not in _OWN:
+        if name not in OWN:
             raise ConfigurationError(
-                f"a fallback cannot have {name!r} of its own; it can have {', '.join(_OWN)}"
+                f"a fallback cannot have {name!r} of its own; it can have {', '.join(OWN)}"
             )
     return dict(entry)
 
