@@ -28,6 +28,7 @@ from .sync.ask import (
     stream_openai,
     stream_sync,
 )
+from .sync.benchmark import benchmark
 from .sync.buffered import buffered
 from .sync.reader import Timeouts
 from .sync.stream import TokenStream
@@ -49,6 +50,7 @@ __all__ = [
     "Tool",
     "ToolLoop",
     "__version__",
+    "benchmark",
     "buffered",
     "complete_sync",
     "consume_stream",

@@ -494,10 +494,11 @@ def _stats(metrics: StreamMetrics, completion: Completion) -> str:
     usage = completion.usage
     figures = (
         ("first text after {:.0f} ms", metrics.ttft_ms),
+        ("longest gap {:.2f} s", metrics.longest_gap_s),
         ("{:.1f} s in all", metrics.total_s),
         ("{} deltas", metrics.deltas),
         ("{:.1f} deltas/s", metrics.deltas_per_s),
-        ("{:.1f} tokens/s", metrics.tokens_per_s),
+        ("{:.1f} tokens/s", metrics.output_tokens_per_s),
         ("{} input tokens", usage and usage.input_tokens),
         ("{} of them cached", usage and usage.cached_input_tokens),
         ("{} output tokens", usage and usage.output_tokens),

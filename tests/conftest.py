@@ -12,6 +12,7 @@ from contextlib import suppress
 import pytest
 
 from llm_sse.providers import PROVIDERS
+from llm_sse.sync.observer import set_observer
 from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import FORMATS
@@ -79,6 +80,13 @@ def _same_providers() -> Iterator[None]:
     if before != PROVIDERS:
         PROVIDERS.clear()
         PROVIDERS.update(before)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_observes() -> Iterator[None]:
+    """Forget the observer that a test, or an example of the documentation, has set."""
+    yield
+    set_observer(None)
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ WORLD = frozenset(
         *("multiprocessing", "importlib"),
     }
 )
-OUTER_OF_SYNC = ("web", "testing", "cli", "__main__")
+OUTER_OF_SYNC = ("web", "testing", "cli", "otel", "__main__")
 OUTER = ("sync", *OUTER_OF_SYNC)
 
 #: What of it the still core may touch, and what for.
@@ -56,6 +56,7 @@ FRAMEWORKS = {
     "django": {"llm_sse.web.django"},
     "asgiref": {"llm_sse.web.django"},
     "redis": {"llm_sse.web.redis"},
+    "opentelemetry": {"llm_sse.otel"},
 }
 
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
@@ -357,6 +358,8 @@ class TestLaws:
             (imports_a_library_of_others, "llm_sse.web.django", "from werkzeug import x"),
             (imports_a_library_of_others, "llm_sse.web.replay", "import redis"),
             (imports_a_library_of_others, "llm_sse.sync.source", "import urllib3"),
+            (imports_a_library_of_others, "llm_sse.sync.observer", "import opentelemetry"),
+            (imports_upwards, "llm_sse.sync.observer", "from ..otel import instrument"),
             (imports_a_library_of_others, "llm_sse.web", "from urllib3.util import Retry"),
             (imports_a_library_of_others, "llm_sse.sync.wrappers", "import rich.console"),
             (imports_a_library_of_others, "llm_sse.testing.server", "from click import echo"),

@@ -155,6 +155,7 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
         auth_header: The header that carries the key.
         auth_prefix: What stands before the key in that header.
         needs_key: Whether it answers nobody without a key.
+        telemetry_name: What OpenTelemetry calls it (`gen_ai.provider.name`); else the name.
 
     Raises:
         ConfigurationError: A field is of the wrong type, or could not be sent.
@@ -171,6 +172,7 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     auth_header: str = "Authorization"
     auth_prefix: str = "Bearer "
     needs_key: bool = True
+    telemetry_name: str = ""
 
     #: Fields that the `repr` does not show, because they may hold a secret of the caller's.
     unshown: ClassVar[frozenset[str]] = frozenset()
@@ -197,13 +199,14 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
         filled = {
             "base_url": self.base_url and self._of_row(check_base_url, self.base_url),
             "key_env": keys or (f"{prefix}_API_KEY",),
+            "telemetry_name": self.telemetry_name or name,
             "model_env": self.model_env or f"{prefix}_MODEL",
             "base_url_env": self.base_url_env or f"{prefix}_BASE_URL",
         }
         for field, value in filled.items():
             msgspec.structs.force_setattr(self, field, value)
         texts = ("base_url", "model", "checked", "model_env", "base_url_env")
-        for field in (*texts, "base_url_suffix", "auth_prefix"):
+        for field in (*texts, "base_url_suffix", "auth_prefix", "telemetry_name"):
             self._check(field, isinstance(getattr(self, field), str), "a str")
         self._check("needs_key", isinstance(self.needs_key, bool), "a bool")
         keys = self.key_env

@@ -24,6 +24,7 @@ GATEWAYS = (
     # deployment there, so nobody can have a default.
     OpenAI(
         "azure",
+        telemetry_name="azure.ai.openai",
         checked=_CHECKED,
         key_env=("AZURE_OPENAI_API_KEY",),
         model_env="AZURE_OPENAI_MODEL",
@@ -36,6 +37,7 @@ GATEWAYS = (
     # https://docs.mistral.ai/api; it refuses `stream_options` (422), and tells the usage unasked.
     OpenAI(
         "mistral",
+        telemetry_name="mistral_ai",
         base_url="https://api.mistral.ai/v1",
         model="mistral-medium-latest",
         call_ids="[a-zA-Z0-9]{9}",
@@ -85,7 +87,7 @@ GATEWAYS = (
         max_tokens_field="max_tokens",
     ),
     # https://docs.x.ai/docs/api-reference
-    OpenAI("xai", base_url="https://api.x.ai/v1"),
+    OpenAI("xai", telemetry_name="x_ai", base_url="https://api.x.ai/v1"),
     # https://inference-docs.cerebras.ai/resources/openai
     OpenAI(
         "cerebras",
@@ -124,6 +126,7 @@ GATEWAYS = (
     # https://platform.moonshot.ai/docs; thinking models refuse a call without its reasoning.
     OpenAI(
         "moonshot",
+        telemetry_name="moonshot_ai",
         base_url="https://api.moonshot.ai/v1",
         max_tokens_field="max_tokens",
         wants_back=("reasoning_content",),

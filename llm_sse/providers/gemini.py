@@ -946,6 +946,7 @@ class _Encoder:
 #: provider keeps alive is better than a dated name.
 ROW = Gemini(
     "gemini",
+    telemetry_name="gcp.gemini",
     base_url="https://generativelanguage.googleapis.com",
     model="gemini-flash-latest",
     checked="2026-11-22",

@@ -1071,6 +1071,7 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
 #: provider keeps alive is better than a dated name.
 ROW = Responses(
     "openai-responses",
+    telemetry_name="openai",
     base_url="https://api.openai.com/v1",
     model="gpt-6-luna",
     checked="2026-11-22",

@@ -22,7 +22,8 @@ from ..providers import Provider, find_provider
 from ..response_format import read_format
 from ..retry import RetryPolicy
 from .channel import Channel
-from .fallback import Candidate, Fallbacks, read_fallback
+from .fallback import OWN, Candidate, Fallbacks, read_fallback
+from .observer import observer
 from .reader import Timeouts
 from .source import EventSource
 from .stream import TokenStream
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from .recorder import Recording
 
 __all__ = [
+    "check_question",
     "complete_sync",
     "stream_anthropic",
     "stream_gemini",
@@ -114,36 +116,68 @@ def stream_sync(
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
     """
-    first: dict[str, Any] = {
+    given: dict[str, Any] = {
+        "prompt": prompt,
         "provider": provider,
         "model": model,
+        "messages": messages,
+        "system": system,
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "top_p": top_p,
+        "stop": stop,
+        "tools": tools,
+        "tool_choice": tool_choice,
+        "response_format": response_format,
+        "logprobs": logprobs,
         "api_key": api_key,
         "base_url": base_url,
         "headers": headers,
         "extra_body": extra_body,
+        "stream": stream,
         "session": session,
-    }
-    common: dict[str, Any] = {
-        "question": {
-            "prompt": prompt,
-            "messages": messages,
-            "system": system,
-            "stop": stop,
-            "tools": tools,
-            "max_tokens": max_tokens,
-            "temperature": temperature,
-            "top_p": top_p,
-            "tool_choice": tool_choice,
-            "response_format": response_format,
-            "logprobs": logprobs,
-            "stream": stream,
-        },
         "buffer_size": buffer_size,
         "timeouts": timeouts,
         "retry": retry,
-        "recording": _recording(record),
+        "fallback": fallback,
+        "record": record,
     }
-    others = read_fallback(fallback, first)
+    candidates = _candidates(given)
+    reader = candidates[0].open() if len(candidates) == 1 else Fallbacks(candidates)
+    return TokenStream(reader, response_format)
+
+
+def check_question(prompt: str | None = None, **arguments: Any) -> None:
+    """Check what would be asked, without asking.
+
+    Args:
+        prompt: The question.
+        arguments: Those of `stream_sync`.
+
+    Raises:
+        ConfigurationError: What `stream_sync` would raise.
+    """
+    known: dict[str, Any] = stream_sync.__kwdefaults__ or {}
+    for name in arguments.keys() - known.keys():
+        raise ConfigurationError(f"stream_sync has no argument {name!r}")
+    _candidates({"prompt": prompt, **known, **arguments})
+
+
+def _candidates(question: Mapping[str, Any]) -> list[Candidate]:
+    """Write what each provider is asked, and check all of it.
+
+    Args:
+        question: The arguments of `stream_sync`, all of them.
+
+    Raises:
+        ConfigurationError: Something is missing or wrong.
+    """
+    question = dict(question)
+    first = {name: question.pop(name) for name in OWN}
+    others = read_fallback(question.pop("fallback"), first)
+    common = {name: question.pop(name) for name in ("buffer_size", "timeouts", "retry")}
+    common["recording"] = _recording(question.pop("record"))
+    common["question"] = question
     candidates = [_candidate(**first, **common)]
     for other in others:
         try:
@@ -152,8 +186,7 @@ def stream_sync(
             where = 'in fallback, where a dict can have "api_key", "base_url" and more of its own'
             error.args = (f"{where}: {error}",)
             raise
-    reader = Fallbacks(candidates) if others else candidates[0].open()
-    return TokenStream(reader, response_format)
+    return candidates
 
 
 def _recording(record: Any) -> Recording | None:
@@ -201,6 +234,7 @@ def _candidate(
         key = row.key(api_key, environ, elsewhere=where != row.base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
+        watcher = observer()
         source = EventSource(
             row,
             chat,
@@ -211,6 +245,7 @@ def _candidate(
             headers=_headers(headers),
             session=_session(session),
             channel=channel,
+            observation=None if watcher is None else watcher.called(row, chat, where),
         )
     except ConfigurationError as error:
         error.provider = row.name

@@ -78,6 +78,8 @@ class Channel(Generic[T]):
         timed_out: Whether it was a limit of the consumer's that closed it.
         error: What the producer ended with, if it was an error.
         start: What the producer learned when its request was answered, or `None` before.
+        producer_waited_s: How long the producer has waited for room, in seconds.
+        high_water: The most items that have waited at once.
         on_news: Called whenever `get` has something to look at, for a consumer that must not wait
             in it, such as an event loop's. It is called by any thread, with the lock held, and must
             neither block nor raise.
@@ -96,6 +98,8 @@ class Channel(Generic[T]):
         self.timed_out = False
         self.error: BaseException | None = None
         self.start: Any = None
+        self.producer_waited_s = 0.0
+        self.high_water = 0
         self.on_news: Callable[[], object] | None = None
         self._process = os.getpid()
         self._queue = _EventQueue(maxsize)
@@ -132,15 +136,23 @@ class Channel(Generic[T]):
         events = self._queue
         with events.mutex:
             if not self.closed:
-                events.queue.extend(self._pending)
-                self._pending.clear()
+                self._hand_over()
                 self._tell()
             while not self.closed:
                 self._room = events.maxsize - len(events.queue) - self._taken
                 if self._room > 0:
                     return
+                begun = time.monotonic()
                 events.not_full.wait(_LOOK_AGAIN_S)
+                self.producer_waited_s += time.monotonic() - begun
         raise ChannelClosed
+
+    def _hand_over(self) -> None:
+        """Let the consumer have what was put; the lock is held."""
+        items = self._queue.queue
+        items.extend(self._pending)
+        self._pending.clear()
+        self.high_water = max(self.high_water, len(items) + self._taken)
 
     def set_start(self, start: Any) -> None:
         """Say that the request was answered, and how."""
@@ -154,7 +166,7 @@ class Channel(Generic[T]):
         events = self._queue
         with events.mutex:
             if not self.closed:
-                events.queue.extend(self._pending)
+                self._hand_over()
                 self.error = error
             self._pending.clear()
             self._ended = True

@@ -31,10 +31,10 @@ from .source import EventSource, without_frames
 if TYPE_CHECKING:
     from .recorder import Recording
 
-__all__ = ["Candidate", "Fallbacks", "read_fallback"]
+__all__ = ["OWN", "Candidate", "Fallbacks", "read_fallback"]
 
 #: What differs from provider to provider; all else is the question, which stays the same.
-_OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body", "session")
+OWN = ("provider", "model", "api_key", "base_url", "headers", "extra_body", "session")
 
 
 def read_fallback(fallback: Any, first: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -90,9 +90,9 @@ def _read_entry(entry: Any) -> dict[str, Any]:
     if "provider" not in entry:
         raise ConfigurationError('a fallback needs its provider: {"provider": ..., "model": ...}')
     for name in entry:
-        if name not in _OWN:
+        if name not in OWN:
             raise ConfigurationError(
-                f"a fallback cannot have {name!r} of its own; it can have {', '.join(_OWN)}"
+                f"a fallback cannot have {name!r} of its own; it can have {', '.join(OWN)}"
             )
     return dict(entry)
 
@@ -125,7 +125,7 @@ class Candidate(Struct, frozen=True):
         """
         if self.recording is not None:  # now, so that no other mistake leaves a file behind
             self.source.record_to(self.recording)
-        reader = Reader(self.channel, self.provider, self.limits, after)
+        reader = Reader(self.channel, self.provider, self.limits, self.source.pace, after)
         reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
         return reader
 
@@ -151,6 +151,7 @@ class Fallbacks:
         self._left = list(candidates)
         self._failed: list[StreamError] = []
         self._earlier_usage: Usage | None = None
+        self._earlier_pace: list[StreamMetrics] = []
         self._unread: list[Event] = []
         self._reader = self._left.pop(0).open()
 
@@ -257,8 +258,19 @@ class Fallbacks:
         return msgspec.structs.replace(answer, usage=usage)
 
     def metrics(self) -> StreamMetrics:
-        """Return the figures so far, counted from the call on."""
-        return self._reader.metrics()
+        """Return the figures so far, counted from the call on.
+
+        Attempts, bytes and the producers' waiting are those of all streams; what else is counted is
+        of the one that is delivered.
+        """
+        latest = self._reader.metrics()
+        all_ = [*self._earlier_pace, latest]
+        return msgspec.structs.replace(
+            latest,
+            attempts=sum(each.attempts for each in all_),
+            body_bytes=sum(each.body_bytes for each in all_),
+            producer_waited_s=sum(each.producer_waited_s for each in all_),
+        )
 
     def close(self) -> None:
         """End the stream now, from any thread; nobody else is asked."""
@@ -285,7 +297,9 @@ class Fallbacks:
         self._unread += failed.unread()
         candidate = self._left.pop(0)
         self._unread.append(FellBack(failed.provider, candidate.provider, str(error)))
-        self._reader = candidate.open(after=failed)
+        reader = candidate.open(after=failed)
+        self._earlier_pace.append(failed.metrics())
+        self._reader = reader
         if self.ended:
             self._reader.close()
 

@@ -131,6 +131,7 @@ class Reader:
         channel: The consumer's end of it.
         provider: The provider's name.
         timeouts: The limits of the waiting.
+        pace: What the producer notes of the time.
         after: Whose place it takes: that one's clocks go on, but for `first_token_s`.
 
     Attributes:
@@ -148,6 +149,7 @@ class Reader:
         channel: Channel[Event],
         provider: str,
         timeouts: Timeouts,
+        pace: MetricsRecorder,
         after: Reader | None = None,
     ) -> None:
         self.provider = provider
@@ -157,8 +159,8 @@ class Reader:
         self.channel = channel
         self._timeouts = timeouts
         self._answer = Accumulator(provider)
-        started = None if after is None else after._recorder.started
-        self._recorder: MetricsRecorder = MetricsRecorder(time.monotonic, started)
+        self._pace = pace
+        self._ended_at: float | None = None
         self.claimed = False
         self._stash: list[Event] = []
         self._waited_s: float = 0.0 if after is None else after._waited_s
@@ -245,12 +247,18 @@ class Reader:
 
     def metrics(self) -> StreamMetrics:
         """Return the figures so far."""
-        return self._recorder.metrics(len(self._answer.text_deltas), self._answer.completion())
+        return self._pace.metrics(
+            deltas=len(self._answer.text_deltas),
+            usage=self._answer.completion().usage,
+            ended=self._ended_at,
+            producer_waited_s=self.channel.producer_waited_s,
+            consumer_waited_s=self._waited_s,
+            buffer_high_water=self.channel.high_water,
+        )
 
     def close(self) -> None:
         """End the stream now, from any thread: the producer is woken and ends."""
-        self.ended = True
-        self._recorder.end()
+        self._end()
         self.channel.close()
 
     def _claim(self) -> None:
@@ -307,8 +315,7 @@ class Reader:
         if batch is None:
             if not self.channel.closed:
                 self._fail(end_of_body(self.provider))
-            self.ended = True
-            self._recorder.end()
+            self._end()
         return batch
 
     def _limit(self) -> tuple[float | None, TimeoutPhase | None]:
@@ -361,10 +368,15 @@ class Reader:
                 self._answer.raw_finish_reason = error.completion.raw_finish_reason
             error.completion = self._answer.completion()
         self.error = error
-        self.ended = True
-        self._recorder.end()
+        self._end()
         self._join()
         raise error
+
+    def _end(self) -> None:
+        """Deliver nothing more; the stream's time is over, if it was not before."""
+        self.ended = True
+        if self._ended_at is None:
+            self._ended_at = self._pace.clock()
 
     def _settle(self) -> None:
         """After `Finish`, let the producer give its connection back instead of ending it.
@@ -393,8 +405,6 @@ class Reader:
         if kind in CONTENT:
             self._content_seen = True
             self._phase_waited_s = 0.0
-            if kind is TextDelta:
-                self._recorder.delta()
         elif kind is Finish:
             self._finished = True
         elif kind is Resumed:

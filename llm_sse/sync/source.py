@@ -7,6 +7,7 @@ Everything here runs in the producer thread; it never touches the stream that th
 from __future__ import annotations
 
 import random
+import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import closing
 from typing import TYPE_CHECKING
@@ -18,6 +19,7 @@ from ..chat import ChatRequest, HTTPRequest
 from ..completion import Accumulator, Completion
 from ..errors import APIError, ConnectionLost, ProtocolError, StreamError
 from ..events import CONTENT, Event, Finish, Resumed, Retrying
+from ..metrics import MetricsRecorder
 from ..providers.base import Decoder, Frames, Provider
 from ..providers.lenient import map_strings
 from ..providers.refusals import request_id
@@ -26,6 +28,7 @@ from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
+from .observer import Observation, observed
 from .reader import Answered, Timeouts
 from .redaction import Redaction, secrets_of
 from .transport import send
@@ -92,7 +95,11 @@ class EventSource:
         headers: More headers, the caller's own; they win.
         session: The caller's own `requests.Session`, or `None`.
         channel: The producer's end of it: where to wait, and how to be interrupted.
+        observation: Who is told of it, if anybody.
         draw: Draws a number in [0, 1) for the back-off's jitter.
+
+    Attributes:
+        pace: Notes when what comes; it begins when this is made, by the caller.
 
     Raises:
         ConfigurationError: The provider cannot be asked that.
@@ -112,8 +119,10 @@ class EventSource:
         headers: Mapping[str, str],
         session: requests.Session | None,
         channel: Channel[Event],
+        observation: Observation | None = None,
         draw: Callable[[], float] = random.random,
     ) -> None:
+        self.pace = MetricsRecorder(time.monotonic)
         self._provider = provider
         self._chat = chat
         self._key = key
@@ -123,6 +132,7 @@ class EventSource:
         self._headers = headers
         self._session = session
         self._channel = channel
+        self._observation = observation
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
         self._recorder: Recorder | _NotRecorded = _NotRecorded()
@@ -145,19 +155,28 @@ class EventSource:
 
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
-        return self._recorder.watched(self._attempts())
+        events = self._attempts()
+        if self._observation is not None:
+            events = observed(events, self._observation, self._channel, self.pace)
+        return self._recorder.watched(events)
 
-    def _attempts(self) -> Iterator[Event]:
+    def _attempts(self) -> Generator[Event, None, None]:
         said = Accumulator(self._provider.name)
         attempt = _Attempt(self._request, self._provider.decoder())
         retries = resumes = 0
+        note = self.pace.content
         while True:
             begun = False
             try:
                 with closing(self._events(attempt)) as events:
                     fresh = join("".join(said.text_deltas), events) if attempt.repeats else events
                     for event in fresh:
-                        begun = begun or type(event) in CONTENT
+                        kind = type(event)
+                        if kind in CONTENT:
+                            begun = True
+                            note(kind)
+                        else:
+                            self.pace.event()
                         if self._policy.resume:
                             said.add(event)
                         yield event
@@ -229,14 +248,16 @@ class EventSource:
         """Send one request and yield what its answer means."""
         provider = self._provider
         decoder = attempt.decoder
+        channel, pace = self._channel, self.pace
+        pace.attempt()
         self._recorder.begins(attempt.request)
         stream = send(
             attempt.request,
             session=self._session,
             connect_s=self._timeouts.connect_s,
             read_s=self._read_limit_s(),
-            interrupt_with=self._channel.interrupt_with,
-            before_read=self._channel.flush,
+            interrupt_with=channel.interrupt_with,
+            before_read=channel.flush,
             tap=self._recorder.tap,
         )
         id_ = request_id(stream.headers)
@@ -248,17 +269,19 @@ class EventSource:
             if not 200 <= stream.status < 300:
                 body = stream.read_all(_MAX_ERROR_BODY_BYTES, _REST_S)
                 raise provider.error(stream.status, stream.headers, body)
-            self._channel.set_start(answered)
+            pace.headers(channel.producer_waited_s)
+            channel.set_start(answered)
             broken: ConnectionLost | None = None
             try:
                 for chunk in stream:
+                    pace.chunk(len(chunk), channel.producer_waited_s)
                     for sse in frames.feed(chunk):
                         for event in decoder.decode(sse):
                             yield event
                         if decoder.complete:
                             stream.end_within(rest_s)
                     if decoder.done:
-                        self._channel.flush()
+                        channel.flush()
                         stream.drain(_DRAIN_BYTES, _DRAIN_S)
                         return
             except ConnectionLost as error:

@@ -191,7 +191,7 @@ class TokenStream:
 
     @property
     def metrics(self) -> StreamMetrics:
-        """The pace of the stream so far."""
+        """The pace of the stream so far, at any time and from any thread."""
         return self._reader.metrics()
 
     @property

@@ -22,6 +22,7 @@ __all__ = ["OnToolError", "Rounds"]
 
 OnToolError = Literal["send", "raise"]
 Ask = Callable[[list[Message], int], TokenStream]
+_Round = tuple[TokenStream, Usage | None, tuple[StreamMetrics, ...]]
 
 #: The results of calls that have none, because the loop ended while it ran the calls of an answer.
 _NOT_RUN = "Error: not run: the loop was ended before"
@@ -57,9 +58,9 @@ class Rounds:
         self._functions = functions
         self._max_rounds = max_rounds
         self._raises = on_tool_error == "raise"
-        #: The round under way, or the last one, and what those before it cost: one value, because
-        #: other threads look at it.
-        self._round: tuple[TokenStream, Usage | None] = (ask(messages, 1), None)
+        #: The round under way, or the last one, and what those before it cost and took: one value,
+        #: because other threads look at it.
+        self._round: _Round = (ask(messages, 1), None, ())
 
     @property
     def stream(self) -> TokenStream:
@@ -110,6 +111,11 @@ class Rounds:
         """Return the pace of the round under way, or of the last one."""
         return self.stream.metrics
 
+    def round_metrics(self) -> tuple[StreamMetrics, ...]:
+        """Return the pace of each round, the one under way included."""
+        stream, _, earlier = self._round
+        return (*earlier, stream.metrics)
+
     def completion(self) -> Completion:
         """Return what has been delivered of the round under way, or of the last one.
 
@@ -124,7 +130,7 @@ class Rounds:
 
     def usage(self) -> Usage | None:
         """Return what all rounds have cost so far."""
-        stream, earlier = self._round
+        stream, earlier, _ = self._round
         return add_usage(earlier, stream._reader.completion().usage)
 
     def wait_started(self, timeout_s: float | None) -> bool:
@@ -234,7 +240,7 @@ class Rounds:
         except StreamError as error:
             error.completion = msgspec.structs.replace(answer, finish_reason=None)
             raise without_frames(error) from None  # they hold the key
-        self._round = (stream, self.usage())
+        self._round = (stream, self.usage(), self.round_metrics())
 
     def _too_many(self, answer: Completion) -> TooManyRounds:
         names = ", ".join(call.name for call in answer.tool_calls)

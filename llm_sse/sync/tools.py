@@ -14,6 +14,7 @@ from typing import Any, get_args
 from ..chat import Message, read_turns
 from ..errors import ConfigurationError
 from ..events import Usage
+from ..metrics import StreamMetrics
 from ..tools import FunctionTool, Tool
 from .ask import stream_sync
 from .recorder import Recording
@@ -62,6 +63,11 @@ class ToolLoop(TokenStream):
         """What all rounds together cost; waits for the end like `completion`."""
         _ = self.completion  # waits
         return self._rounds.usage()
+
+    @property
+    def round_metrics(self) -> tuple[StreamMetrics, ...]:
+        """The pace of each round so far; each counts from its own request on."""
+        return self._rounds.round_metrics()
 
     def __repr__(self) -> str:
         return super().__repr__().replace("TokenStream", "ToolLoop", 1)

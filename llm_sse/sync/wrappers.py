@@ -76,14 +76,17 @@ def stream_with_retry(
 
 
 def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) -> StreamMetrics:
-    """Read a stream to its end and return its pace.
+    """Read a stream to its end and return its pace: the figures of a single run.
+
+    One run says next to nothing about a provider, and `runs` says that it is one; `benchmark` asks
+    often enough.
 
     Args:
         stream: A stream that has not been read, or a prompt for a new one.
         arguments: Those of `stream_sync`, with a prompt.
 
     Returns:
-        `ttft_ms`, `total_s`, `deltas`, `deltas_per_s`, and `tokens_per_s` by the provider's usage.
+        The stream's metrics, `ttft_ms`, `deltas_per_s`, `tokens_per_s` and many more.
     """
     if not isinstance(stream, TokenStream):
         stream = stream_sync(stream, **arguments)

@@ -284,6 +284,16 @@ class TestClocks:
         assert answer.metrics.ttft_ms >= 300
         assert answer.metrics.total_s >= 0.3
 
+    def test_attempts_and_bytes_are_those_of_all(self, three: Three) -> None:
+        """What the providers before have cost is in the figures."""
+        three.openai.script(status(400))
+        three.anthropic.script(say("one two"))
+        answer = three.ask()
+        assert answer.text() == "one two"
+        assert (answer.metrics.attempts, answer.metrics.deltas) == (2, 2)
+        assert answer.metrics.body_bytes > 0
+        assert answer.metrics.gaps.total >= 1
+
 
 class TestWaitStarted:
     def test_a_refusal_is_not_the_end(self, three: Three) -> None:

@@ -8,19 +8,14 @@ import weakref
 
 import pytest
 
-from llm_sse import (
-    TokenStream,
-)
-from llm_sse.errors import (
-    ConnectionLost,
-    StreamClosed,
-)
+from llm_sse import RetryPolicy, TokenStream
+from llm_sse.errors import ConnectionLost, StreamClosed
 from llm_sse.events import Finish, StreamStart, TextDelta, ToolCall, Usage
-from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, say, think
+from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, say, status, think
 from tests.helpers import until
-from tests.sync.bodies import producers
+from tests.sync.bodies import END, ONE, producers
 from tests.sync.conftest import Ask
-from tests.wire import Connection, WireServer
+from tests.wire import Connection, WireServer, stream
 
 
 class TestTokenStream:
@@ -328,6 +323,100 @@ class TestTokenStream:
             answer = openai(base_url=silent.url)
             assert answer.request_id is None
             answer.close()
+
+
+class TestMetrics:
+    def test_times_come_in_their_order(self, server: FakeServer, ask: Ask) -> None:
+        """In every format thinking comes before the first visible text, and all is counted."""
+        server.script(pause(0.02), think("hm hm"), pause(0.02), say("one two"))
+        answer = ask()
+        list(answer)
+        metrics = answer.metrics
+        times = (
+            metrics.headers_s,
+            metrics.first_event_s,
+            metrics.first_content_s,
+            metrics.first_token_s,
+            metrics.last_content_s,
+            metrics.total_s,
+        )
+        assert None not in times
+        assert list(times) == sorted(times)  # type: ignore[type-var]
+        assert metrics.first_token_s is not None
+        assert metrics.first_content_s is not None
+        if answer.completion.reasoning:
+            assert metrics.first_token_s - metrics.first_content_s >= 0.015
+        assert (metrics.deltas, metrics.attempts, metrics.runs) == (2, 1, 1)
+        assert metrics.gaps.total >= 1
+        assert metrics.output_tokens is not None
+        assert metrics.output_tokens_per_s is not None
+        assert metrics.consumer_waited_s >= 0.035
+
+    def test_a_slow_reader_is_told_apart_from_a_slow_provider(
+        self, server: FakeServer, openai: Ask
+    ) -> None:
+        """What the provider waits for you is a figure of its own, and no gap."""
+        server.script(say("word " * 199 + "word"))
+        answer = openai(buffer_size=4)
+        next(answer)
+        assert server.requests[0].ended.wait(10)
+        until(lambda: answer.metrics.producer_waited_s > 1)
+        list(answer)
+        metrics = answer.metrics
+        assert metrics.deltas == 200
+        assert metrics.longest_gap_s is not None
+        assert metrics.longest_gap_s < metrics.producer_waited_s / 2
+        assert metrics.total_s > metrics.producer_waited_s
+        assert metrics.last_content_s is not None
+        assert metrics.last_content_s < metrics.total_s - metrics.producer_waited_s / 2
+        assert metrics.buffer_high_water == 4
+
+    def test_a_stall_is_the_longest_gap(self, server: FakeServer, openai: Ask) -> None:
+        """The provider's silence is seen, also by a reader who was busy at that time."""
+        server.script(say("one"), pause(0.1), say("two"))
+        answer = openai()
+        assert answer.wait_started(10)
+        until(lambda: (answer.metrics.last_content_s or 0) > (answer.metrics.first_token_s or 9))
+        list(answer)
+        assert answer.metrics.longest_gap_s is not None
+        assert answer.metrics.longest_gap_s >= 0.09
+        assert answer.metrics.gap_p99_s == answer.metrics.gaps.quantile_s(0.99)
+
+    def test_attempts_are_counted(self, server: FakeServer, ask: Ask) -> None:
+        """A refused request counts, too."""
+        server.enqueue(status(503))
+        answer = ask(retry=RetryPolicy(backoff_s=0))
+        list(answer)
+        assert answer.metrics.attempts == 2
+        assert answer.metrics.headers_s is not None
+
+    def test_bytes_are_those_of_the_body(self, openai: Ask) -> None:
+        """The bytes of the body are counted without those that frame it."""
+        body = ONE * 3 + END
+        pieces = [body[begin : begin + 7] for begin in range(0, len(body), 7)]
+        with WireServer(stream(pieces)) as wire:
+            answer = openai(base_url=wire.url)
+            assert answer.text() == "oneoneone"
+        assert answer.metrics.body_bytes == len(body)
+
+    def test_a_whole_answer_has_no_gaps(self, server: FakeServer, ask: Ask) -> None:
+        """Without streaming the first token is the last."""
+        server.script(say("one two"))
+        answer = ask(stream=False)
+        assert answer.text() == "one two"
+        metrics = answer.metrics
+        assert metrics.first_token_s == metrics.last_content_s
+        assert metrics.deltas == 1
+        assert metrics.longest_gap_s in (None, 0)
+
+    def test_what_a_closed_stream_had(self, server: FakeServer, openai: Ask) -> None:
+        """After close() the figures stand still."""
+        server.script(say("one"), pause(3600))
+        answer = openai()
+        next(answer)
+        answer.close()
+        assert answer.metrics.total_s == answer.metrics.total_s
+        assert answer.metrics.deltas == 1
 
 
 class TestBackPressure:

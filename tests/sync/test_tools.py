@@ -993,6 +993,8 @@ class TestEndings:
         assert list(loop) == ["Rain."]
         assert loop.request_id not in (None, first)
         assert loop.metrics.deltas == 1
+        assert [each.deltas for each in loop.round_metrics] == [1, 1]
+        assert loop.round_metrics[-1] == loop.metrics
         assert repr(loop) == "<ToolLoop provider='openai' ended>"
 
     def test_a_first_round_that_is_refused(self, server: FakeServer, run: Run) -> None:
