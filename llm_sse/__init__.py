@@ -28,13 +28,13 @@ from .sync.ask import (
     stream_openai,
     stream_sync,
 )
-from .sync.benchmark import benchmark
 from .sync.buffered import buffered
 from .sync.reader import Timeouts
 from .sync.stream import TokenStream
 from .sync.wrappers import measure_stream, stream_with_count, stream_with_retry
 
 if TYPE_CHECKING:
+    from .sync.benchmark import benchmark
     from .sync.consume import consume_stream
     from .sync.tools import ToolLoop, run_tools
 
@@ -71,16 +71,21 @@ __all__ = [
 ]
 
 #: What most programs do not use is imported when it is asked for.
-_LATER = frozenset({"ToolLoop", "consume_stream", "run_tools"})
+_LATER = {
+    "ToolLoop": "tools",
+    "benchmark": "benchmark",
+    "consume_stream": "consume",
+    "run_tools": "tools",
+}
 
 
 def __getattr__(name: str) -> Any:
     """Import one of the names that are imported late."""
     if name not in _LATER:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from .sync import consume, tools  # noqa: PLC0415  # few need them
+    from importlib import import_module  # noqa: PLC0415  # only needed here
 
-    return getattr(consume if name == "consume_stream" else tools, name)
+    return getattr(import_module(f".sync.{_LATER[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

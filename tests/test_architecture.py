@@ -33,6 +33,7 @@ WORLD_EXCEPTIONS = {
         "threading": "a lock: rows may come from any thread",
         "importlib": "entry points of other distributions, and formats when they are needed",
     },
+    "llm_sse": {"importlib": "what few programs need"},
     "llm_sse.providers": {"importlib": "formats when they are needed"},
     "llm_sse.typed": {"threading": "a lock: msgspec crashes where threads prepare types at once"},
 }

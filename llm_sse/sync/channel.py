@@ -15,8 +15,13 @@ each event costs ten times what the event itself does.
   `buffer_size`; the producer's last known room can only be too small, never too large.
 
 `close()` may come from any thread and at any moment, even out of a garbage collection that
-interrupts this very code: therefore the lock is re-entrant. In that one case a wait may begin after
-its wake-up has already happened; the producer's waits end by themselves to look again.
+interrupts this very code: therefore the lock is re-entrant. In that one case a wait of the producer
+may begin after its wake-up has already happened; these waits end by themselves to look again.
+
+The consumer waits at a *bell*, a lock that it cannot take before somebody releases it. A condition
+makes such a lock for every wait, and keeps a list of who waits: at the pace of a model, where each
+delta is waited for, that was a third of what the hand-over cost. Who rings has the channel's lock
+and rings once for a wait that was announced under that lock, so the bell is never released twice.
 
 After a fork both processes hold the channel, but only the parent has the producer, and the
 connection is shared: in the child `close()` does nothing but remember itself, and takes no lock,
@@ -63,8 +68,8 @@ class _EventQueue(queue.Queue[Any]):
     def __init__(self, maxsize: int) -> None:
         super().__init__(maxsize)
         self.mutex = threading.RLock()  # type: ignore[assignment]
-        self.not_empty = threading.Condition(self.mutex)
         self.not_full = threading.Condition(self.mutex)
+        del self.not_empty  # the channel has a bell instead
 
 
 class Channel(Generic[T]):
@@ -110,6 +115,9 @@ class Channel(Generic[T]):
         self._ended = False
         self._interrupt: Callable[[], object] | None = None
         self._reading = False
+        self._bell = threading.Lock()
+        self._bell.acquire()
+        self._awaited = False
         self._start_is_news = False
         self._told = False
 
@@ -200,8 +208,10 @@ class Channel(Generic[T]):
             interrupt()
 
     def _tell(self) -> None:
-        """Wake the consumer, of which there is one; the lock is held."""
-        self._queue.not_empty.notify()
+        """Wake the consumer, if it waits; the lock is held."""
+        if self._awaited:
+            self._awaited = False
+            self._bell.release()
         if self.on_news is not None:
             self.on_news()
 
@@ -251,24 +261,38 @@ class Channel(Generic[T]):
         return None
 
     def _wait_for_news(self, timeout_s: float | None) -> None:
-        """Wait; in the main thread not for long at once.
+        """Wait; in the main thread not for long at once. The lock is held, and given up meanwhile.
 
         A signal that comes between Python's last look for one and the beginning of a wait is
         handled when that wait is over: Ctrl-C must not have to wait for the provider.
         """
-        not_empty = self._queue.not_empty
-        if threading.current_thread() is not threading.main_thread():
-            if not not_empty.wait_for(self._has_news, timeout_s):
-                raise ChannelTimeout
+        if self._has_news():
             return
+        most_s = threading.TIMEOUT_MAX
+        if threading.current_thread() is threading.main_thread():
+            most_s = _LOOK_AGAIN_S
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         while not self._has_news():
-            left_s = _LOOK_AGAIN_S
+            wait_s = most_s
             if deadline is not None:
-                left_s = min(left_s, deadline - time.monotonic())
-                if left_s <= 0:
+                wait_s = min(most_s, deadline - time.monotonic())
+                if wait_s <= 0:
                     raise ChannelTimeout
-            not_empty.wait(left_s)
+            self._wait_for_bell(wait_s)
+
+    def _wait_for_bell(self, seconds: float) -> None:
+        """Give the lock up until somebody rings, or for so long; whatever interrupts that."""
+        self._awaited = True
+        rung = False
+        self._queue.mutex.release()
+        try:
+            rung = self._bell.acquire(timeout=seconds)
+        finally:
+            self._queue.mutex.acquire()
+            if self._awaited:
+                self._awaited = False
+            elif not rung:  # somebody rang too late
+                self._bell.acquire(blocking=False)
 
     def _has_news(self) -> bool:
         return bool(self._queue.queue) or self._ended or self.closed or self._start_is_news

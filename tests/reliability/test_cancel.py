@@ -232,7 +232,7 @@ def waits_for_room(answer: TokenStream) -> bool:
 
 def waits_for_event(answer: TokenStream) -> bool:
     """Whether the reader waits for its producer."""
-    return bool(answer._reader.channel._queue.not_empty._waiters)  # type: ignore[attr-defined]
+    return bool(answer._reader.channel._awaited)  # type: ignore[attr-defined]
 
 
 @contextmanager
