@@ -140,8 +140,8 @@ def _install() -> Path:
                     timeout=_INSTALL_S,
                 )
             except subprocess.SubprocessError as error:
-                said = str(getattr(error, "stderr", None) or "").strip()[-300:]
-                raise NotInstalled(f"npm cannot install the clients: {error} {said}") from error
+                said = " ".join(str(getattr(error, "stderr", None) or error).split())[:300]
+                raise NotInstalled(f"npm cannot install the clients: {said}") from error
             try:
                 folder.rename(installed)
             except OSError:  # another run was faster
