@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any
 
 _FOLDER = Path(__file__).parent / "npm"
-_INSTALL_S = 300.0
+_INSTALL_S = 240.0
 _END_S = 20.0
 
 
@@ -130,16 +130,18 @@ def _install() -> Path:
             folder.mkdir()
             (folder / "package.json").write_bytes(wanted)
             flags = ("--no-package-lock", "--ignore-scripts", "--no-audit", "--no-fund")
-            done = subprocess.run(
-                [npm, "install", *flags],
-                cwd=folder,
-                capture_output=True,
-                text=True,
-                timeout=_INSTALL_S,
-                check=False,
-            )
-            if done.returncode:
-                raise NotInstalled(f"npm cannot install the clients: {done.stderr.strip()[-300:]}")
+            try:
+                subprocess.run(
+                    [npm, "install", *flags],
+                    cwd=folder,
+                    check=True,
+                    capture_output=True,
+                    text=True,
+                    timeout=_INSTALL_S,
+                )
+            except subprocess.SubprocessError as error:
+                said = " ".join(str(getattr(error, "stderr", None) or error).split())[:300]
+                raise NotInstalled(f"npm cannot install the clients: {said}") from error
             try:
                 folder.rename(installed)
             except OSError:  # another run was faster

@@ -23,7 +23,7 @@ _DEADLINE_S = 100.0
 pytestmark = pytest.mark.timeout(150)
 
 _STREAMS = 200
-_TOKENS = 30
+_TOKENS = 20
 #: A browser opens six connections to one name at most, and any name below localhost is loopback.
 _NAMES = [f"s{number}.localhost" for number in range(_STREAMS // 5)]
 _APP = "tests.web.app_many:app"
