@@ -101,7 +101,7 @@ class ServerProcess:
 
 
 class Browser:
-    """One GET request, whose answer is read as it arrives.
+    """One request, whose answer is read as it arrives.
 
     Attributes:
         response: The response; its headers are there.
@@ -109,10 +109,12 @@ class Browser:
         comments: When each comment came.
     """
 
-    def __init__(self, address: tuple[str, int], path: str, **query: object) -> None:
+    def __init__(
+        self, address: tuple[str, int], path: str, *, method: str = "GET", **query: object
+    ) -> None:
         self._connection = HTTPConnection(*address, timeout=_DEADLINE_S)
         self._connection.request(
-            "GET", f"{path}?{urlencode(query)}", headers={"Accept-Encoding": "gzip, br, zstd"}
+            method, f"{path}?{urlencode(query)}", headers={"Accept-Encoding": "gzip, br, zstd"}
         )
         self.response: HTTPResponse = self._connection.getresponse()
         self.raw = b""

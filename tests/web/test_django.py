@@ -18,7 +18,7 @@ from llm_sse import run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
 from llm_sse.events import Event, Finish, TextDelta
 from llm_sse.sse import SSEDecoder
-from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
+from llm_sse.testing import FakeServer, call_tool, cut, hang, pause, say, stall, status
 from llm_sse.web.django import SSEResponse, asse_response, sse_response
 from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
@@ -215,7 +215,7 @@ class TestSSEResponse:
 class TestHead:
     def test_a_server_reads_nothing_of_the_answer(self, way: str, server: FakeServer) -> None:
         """The headers are those of GET; the provider, whom the view has asked, is left at once."""
-        server.script(say("one"), stall())
+        server.script(say("one"), pause(2), say("two"))
         handler, _, view = way.partition(" ")
         query = {"base_url": server.base_url("openai")}
         if handler == "WSGI":
@@ -237,6 +237,7 @@ class TestHead:
         assert (answer.status_code, body) == (200, b"")
         assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
         assert server.requests[0].ended.wait(5)
+        assert server.requests[0].outcome == "disconnected"
         assert len(server.requests) == 1
 
     @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
