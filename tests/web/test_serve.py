@@ -29,6 +29,9 @@ _TOKEN = "a-token-of-a-good-length"
 _KEY = "sk-secret-of-the-site"
 _PROMPT = "a prompt that nobody may log"
 
+#: Where Linux lists the children of a thread.
+_CHILDREN = Path(f"/proc/self/task/{os.getpid()}/children")
+
 Serve = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -211,7 +214,7 @@ class TestEnding:
 
         until(answered)
 
-    @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="there is no /proc here")
+    @pytest.mark.skipif(not _CHILDREN.exists(), reason="the system does not list children")
     def test_it_is_one_process(self, serve: Serve, server: FakeServer) -> None:
         """So its limits are those of the whole site."""
         server.script(say("one"), stall())
