@@ -149,17 +149,19 @@ class ServerProcess:
 
 
 class Browser:
-    """One GET request, whose answer is read as it arrives.
+    """One request, whose answer is read as it arrives.
 
     Attributes:
         response: The response; its headers are there.
         raw: The body's bytes so far.
     """
 
-    def __init__(self, address: Address, path: str, **query: object) -> None:
+    def __init__(
+        self, address: Address, path: str, *, method: str = "GET", **query: object
+    ) -> None:
         self._connection = HTTPConnection(*address, timeout=DEADLINE_S)
         self._connection.request(
-            "GET", f"{path}?{urlencode(query)}", headers={"Accept-Encoding": "gzip, br, zstd"}
+            method, f"{path}?{urlencode(query)}", headers={"Accept-Encoding": "gzip, br, zstd"}
         )
         self.response: HTTPResponse = self._connection.getresponse()
         self.raw = b""

@@ -45,6 +45,7 @@ STILL_OF_WEB = frozenset(
         "llm_sse.web.formats",
         "llm_sse.web.guard",
         "llm_sse.web.problem",
+        "llm_sse.web.questions",
         "llm_sse.web.ui_message",
     }
 )

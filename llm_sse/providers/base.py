@@ -125,6 +125,7 @@ class Accepted(Struct, frozen=True):
         prompt: The text of the last user turn.
         logprobs: How many alternatives the caller asked for with each token; `None` where no
             log-probabilities were asked for.
+        after: Where the caller's answer broke off, if he has come back for the rest of it.
     """
 
     model: str
@@ -132,6 +133,7 @@ class Accepted(Struct, frozen=True):
     usage: bool
     prompt: str
     logprobs: int | None = None
+    after: tuple[str, int] | None = None
 
 
 class _AbstractStruct(StructMeta, ABCMeta):
@@ -180,6 +182,8 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     format: ClassVar[str] = ""
     #: Paths (regular expressions, matched whole) at which the real endpoint listens.
     paths: ClassVar[tuple[str, ...]] = ()
+    #: How the real endpoint is asked.
+    methods: ClassVar[tuple[str, ...]] = ("POST",)
     #: What stands between a server's root and the paths that the base URL leaves to us.
     root: ClassVar[str] = ""
     #: What stands in a stream as a sign of life without content.
@@ -303,6 +307,10 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     @abstractmethod
     def encoder(self, *, model: str, usage: bool = True) -> Encoder:
         """Return an encoder for one response body."""
+
+    def encoder_for(self, accepted: Accepted) -> Encoder:
+        """Return an encoder for the answer to one request."""
+        return self.encoder(model=accepted.model, usage=accepted.usage)
 
     @abstractmethod
     def answer_body(self, completion: Completion) -> bytes:

@@ -17,6 +17,7 @@ connection that broke goes on after the last one.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
@@ -56,6 +57,7 @@ class View(Provider, frozen=True):
 
     format: ClassVar[str] = "a view of `llm_sse.web`"
     paths: ClassVar[tuple[str, ...]] = (r"/stream/?",)
+    methods: ClassVar[tuple[str, ...]] = ("POST", "GET")
     root: ClassVar[str] = "/stream"
 
     def __post_init__(self) -> None:
@@ -150,24 +152,34 @@ class View(Provider, frozen=True):
         )
 
     def accept(self, path: str, headers: Mapping[str, str], body: bytes) -> Accepted:
-        """Read a question as the examples' views do."""
+        """Read a question as the examples' views do, or that of one who has come back."""
         try:
             asked: Any = msgspec.json.decode(body)
         except (msgspec.DecodeError, RecursionError):
             asked = dict(parse_qsl(body.decode("utf-8", "replace")))
         if not isinstance(asked, dict) or not isinstance(asked.get("prompt"), str):
             raise self.api_error(400, "there is no prompt", code="bad_request")
-        model = asked.get("model")
+        model, after = asked.get("model"), None
+        if "last-event-id" in headers:
+            found = _CURSOR.fullmatch(headers["last-event-id"])
+            if found is None:
+                raise self.api_error(410, "this answer is not kept any longer", code="gone")
+            after = (found[1], int(found[2]))
         return Accepted(
             model=model if isinstance(model, str) else self.model,
             stream=True,
             usage=True,
             prompt=asked["prompt"],
+            after=after,
         )
 
     def encoder(self, *, model: str, usage: bool = True) -> _Encoder:
         """Return an encoder for one response body, in the format `events`."""
         return _Encoder()
+
+    def encoder_for(self, accepted: Accepted) -> _Encoder:
+        """Return one that goes on with the ids where the caller's answer broke off."""
+        return _Encoder(accepted.after)
 
     def answer_body(self, completion: Completion) -> bytes:
         """Write an answer that is not streamed, which no view asks for: its text."""
@@ -289,13 +301,24 @@ class _Decoder:
 
 
 class _Encoder:
-    """The view's side of a body, in the format `events`; what a real one writes is the same."""
+    """The view's side of a body, in the format `events`; what a real one writes is the same.
 
-    def __init__(self) -> None:
-        self._position = 0
+    Its ids are those of a view that keeps its streams.
+
+    Args:
+        after: The stream and the position after which it goes on.
+    """
+
+    def __init__(self, after: tuple[str, int] | None = None) -> None:
+        self._goes_on = after is not None
+        self._stream, self._position = after or ("", 0)
 
     def encode(self, event: Event) -> bytes:
         """Return an event under the name of its type; `[DONE]` follows the last one."""
+        if isinstance(event, StreamStart):
+            if self._goes_on:
+                return b""  # it was told
+            self._stream = hashlib.sha256((event.response_id or "").encode()).hexdigest()[:32]
         name = str(event.__struct_config__.tag)
         written = self._event(msgspec.json.encode(event).decode(), name)
         return written + self._event("[DONE]") if isinstance(event, Finish) else written
@@ -306,7 +329,10 @@ class _Encoder:
 
     def _event(self, data: str, name: str | None = None) -> bytes:
         self._position += 1
-        return encode_sse(data, event=name, id=str(self._position))
+        return encode_sse(data, event=name, id=self._id())
+
+    def _id(self) -> str:
+        return f"{self._stream}-{self._position}" if self._stream else str(self._position)
 
 
 def _problem_document(error: APIError) -> dict[str, Any]:

@@ -298,9 +298,11 @@ class Handler(BaseHTTPRequestHandler):
             raise InvalidRequestError(
                 "", status=404, detail=f"Unknown request URL: {recorded.method} {recorded.path}"
             )
-        if recorded.method != "POST":
-            raise provider.api_error(405, f"{recorded.method} is not allowed here; use POST")
-        return provider.accept(path, recorded.headers, recorded.body)
+        if recorded.method not in provider.methods:
+            use = " or ".join(provider.methods)
+            raise provider.api_error(405, f"{recorded.method} is not allowed here; use {use}")
+        asked = recorded.query.encode() if recorded.method == "GET" else recorded.body
+        return provider.accept(path, recorded.headers, asked)
 
     def _refuse(
         self,
@@ -309,11 +311,12 @@ class Handler(BaseHTTPRequestHandler):
         error: APIError,
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        allowed = {"Allow": "POST"} if error.status == 405 else {}
+        row = provider or PROVIDERS["openai"]
+        allowed = {"Allow": ", ".join(row.methods)} if error.status == 405 else {}
         self._send_whole(
             recorded,
             error.status,
-            (provider or PROVIDERS["openai"]).error_body(error),
+            row.error_body(error),
             {"Content-Type": "application/json", **allowed, **(headers or {})},
         )
 

@@ -135,7 +135,7 @@ class Reply:
         self._provider = provider
         self._accepted = accepted
         self._number = number
-        self._encoder: Encoder = provider.encoder(model=accepted.model, usage=accepted.usage)
+        self._encoder: Encoder = provider.encoder_for(accepted)
         self._calls = 0
         self._deltas = 0
 

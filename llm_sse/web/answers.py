@@ -35,8 +35,8 @@ class Answers:
     def __init__(self, store: ReplayStore, slots: Slots) -> None:
         self.store = store
         self._slots = slots
-        # Re-entrant: a garbage collection may close a reader in the very thread that holds it.
-        self._lock = threading.RLock()
+        # One lock for both: a garbage collection may come in with either of two.
+        self._lock = slots.lock
         self._answers: dict[str, _Answer] = {}
 
     def visit(self, client: str, name: str | None = None) -> Visit:
@@ -175,8 +175,10 @@ class _Writer(ReplayWriter):
         self._writer.discard()
 
     def close(self) -> None:
-        self._writer.close()
-        self._leave()
+        try:
+            self._writer.close()
+        finally:
+            self._leave()
 
 
 class _Reader(ReplayReader):

@@ -188,6 +188,9 @@ class Site:
     def _ask_by_query(self) -> Response:
         if request.method == "HEAD":  # it is no question
             return Response(content_type="text/event-stream; charset=utf-8")
+        for name, values in request.args.lists():
+            if len(values) > 1:
+                raise bad(f"{name[:40]!r} is there {len(values)} times")
         return self._stream(convert(Question, request.args.to_dict(), strict=False))
 
     def _stop(self) -> Response:

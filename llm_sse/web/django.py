@@ -12,7 +12,8 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from ..errors import ConfigurationError
 from ..sync.stream import TokenStream
-from .body import StreamBody, make_body
+from .body import StreamBody, headers_of, make_body
+from .formats import find_format
 from .problem import Problem
 from .pump import EventStream
 from .replay import ReplayStore
@@ -27,6 +28,9 @@ class SSEResponse(StreamingHttpResponse):
     Django decides which of both when the response is made. That is too early: an async view may
     run under WSGI, and a sync view under ASGI. Here who reads it decides, and middleware that asks
     gets the answer for where it runs.
+
+    An answer to HEAD has no body, but servers read it all the same, to throw it away: so the
+    stream is closed unread, whichever view has opened it.
     """
 
     def __init__(self, body: StreamBody) -> None:
@@ -44,9 +48,15 @@ class SSEResponse(StreamingHttpResponse):
         self._is_async = value
 
     def __iter__(self) -> Iterator[bytes]:
+        if self._is_for_head():
+            self._body.close()
+            return iter(())
         return self._body if self._is_untouched() else super().__iter__()
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
+        if self._is_for_head():
+            self._body.close()
+            return
         parts = self._body if self._is_untouched() else super().__aiter__()
         try:
             async for part in parts:
@@ -54,6 +64,11 @@ class SSEResponse(StreamingHttpResponse):
         finally:
             # A request that is cancelled, because the browser has gone, may get no `close()`.
             self._body.close()
+
+    def _is_for_head(self) -> bool:
+        """Whether it answers HEAD; Django has its handler note the request's `close` here."""
+        owners = (getattr(closer, "__self__", None) for closer in vars(self)["_resource_closers"])
+        return any(isinstance(one, HttpRequest) and one.method == "HEAD" for one in owners)
 
     def _is_untouched(self) -> bool:
         """Whether no middleware has put something else around the body."""
@@ -89,7 +104,8 @@ def sse_response(
             begins anyway.
         heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
             within that time (at once under ASGI).
-        request: The view's request; `replay` needs it, for its `Last-Event-ID`.
+        request: The view's request; `replay` needs it, for its `Last-Event-ID`. With it HEAD is
+            answered without asking anybody, where the first argument is a function.
         replay: Where streams are kept for browsers that come back: a `MemoryReplay` or a
             `RedisReplay`. The first argument is then a function that opens the stream. A request
             with `Last-Event-ID` gets what follows that event; nothing (204) when that was the end;
@@ -113,6 +129,8 @@ def sse_response(
             "sse_response would block the event loop here: "
             "write `return await asse_response(...)` in async views"
         )
+    if request is not None and request.method == "HEAD":
+        return _answer_head(stream, format)
     asked = Asked(replay, key, name, format, None, keep_running, grace_s)
     body = _body(stream, request, status_wait_s, heartbeat_s, asked)
     if isinstance(body, Problem):
@@ -139,6 +157,8 @@ async def asse_response(
     grace_s: float = 30.0,
 ) -> HttpResponseBase:
     """Do what `sse_response` does, for async views: it waits without blocking the event loop."""
+    if request is not None and request.method == "HEAD":
+        return _answer_head(stream, format)
     asked = Asked(replay, key, name, format, None, keep_running, grace_s)
     if replay is None:
         body = _body(stream, request, status_wait_s, heartbeat_s, asked)
@@ -175,6 +195,13 @@ def _body(
         asked=asked,
         on_thread_end=_close_connections,
     )
+
+
+def _answer_head(stream: EventStream | Factory, format: str) -> HttpResponse:
+    """Answer HEAD: nobody is asked, and what was asked already is closed."""
+    if isinstance(stream, TokenStream):
+        stream.close()
+    return HttpResponse(headers=headers_of(find_format(format)))
 
 
 def _response(body: StreamBody, problem: Problem | None) -> HttpResponseBase:

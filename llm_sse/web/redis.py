@@ -27,14 +27,16 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from redis import Redis
 from redis import exceptions as failures
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ServerError
 from .replay import (
+    RETRY_AFTER_S,
     Entry,
     Fenced,
     Gone,
@@ -56,6 +58,10 @@ _OUTAGES = (failures.ConnectionError, failures.TimeoutError, failures.BusyLoadin
 _PAUSE_S = 0.1
 #: How many entries are read or written at once.
 _BATCH = 500
+#: How many readers there may be, where the client's pool has connections for more.
+_MOST_READERS = 500
+#: The smallest pool: a reader holds one connection for as long as it waits, and writers need some.
+_FEWEST_CONNECTIONS = 4
 _log = logging.getLogger(__name__)
 
 #: Add events, if the newest one is where the writer believes; else return the newest one.
@@ -81,8 +87,9 @@ return false
 class RedisReplay(ReplayStore):
     """Keep streams in Redis, for any number of workers and machines.
 
-    Every response that is being read holds one connection of the client's pool. What Redis has
-    confirmed survives what Redis survives: say `appendonly yes` there.
+    Every response that is being read holds one connection of the client's pool, so there may be
+    `max_readers` of them in this process; who comes then is told to come back later, with status
+    503. What Redis has confirmed survives what Redis survives: say `appendonly yes` there.
 
     Args:
         redis: The client, with the connections' settings; without `decode_responses`.
@@ -92,6 +99,9 @@ class RedisReplay(ReplayStore):
             stream then ends with an error for its readers.
         outage_s: How long Redis may be out of reach before a stream is given up, in seconds.
         prefix: What the names of all keys begin with.
+        max_readers: How many responses may be read at once through this store. At most three
+            quarters of the pool's `max_connections`: the rest is for the writers, which need one
+            now and then. Without a number it is that many, or 500 where that is more.
 
     Raises:
         ConfigurationError: One of the arguments cannot be.
@@ -108,6 +118,7 @@ class RedisReplay(ReplayStore):
         lease_s: float = 15.0,
         outage_s: float = 60.0,
         prefix: str = "llm-sse:",
+        max_readers: int | None = None,
     ) -> None:
         if not isinstance(redis, Redis):
             raise ConfigurationError(
@@ -122,6 +133,10 @@ class RedisReplay(ReplayStore):
         check_count("max_events", max_events)
         if ttl_s < lease_s:
             raise ConfigurationError(f"ttl_s must be at least lease_s ({lease_s}), not {ttl_s}")
+        connections = redis.connection_pool.max_connections
+        most = _most_readers(connections, max_readers)
+        #: The connections that readers leave to the others, who wait for one instead of failing.
+        self._spare = threading.BoundedSemaphore(connections - most)
         self.outage_s = outage_s
         self._redis: Any = redis
         self._ttl_ms = round(ttl_s * 1000)
@@ -131,7 +146,7 @@ class RedisReplay(ReplayStore):
         timeout_s = settings.get("socket_timeout")
         self._block_s = 1.0 if timeout_s is None else min(1.0, timeout_s / 2)
         self._append: Any = redis.register_script(_APPEND)
-        self._watch = _Watch(redis, min(1.0, lease_s / 3))
+        self._watch = _Watch(self._ask, min(1.0, lease_s / 3), most)
 
     def begin(self, stream: str) -> ReplayWriter | None:
         """Begin a stream, unless any worker has begun it."""
@@ -165,20 +180,31 @@ class RedisReplay(ReplayStore):
         return self._ask(look)
 
     def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
-        """Follow a stream."""
+        """Follow a stream.
+
+        Raises:
+            ServerError: There are `max_readers` already.
+        """
         return _Reader(self, self._name(stream), after, broken)
 
     def _name(self, stream: str) -> str:
         return f"{self._prefix}{{{stream}}}"
 
-    def _ask(self, question: Callable[[Any], T]) -> T:
+    def _ask(self, question: Callable[[Any], T], *, reader: bool = False) -> T:
         """Ask Redis.
+
+        Args:
+            question: What it is asked, on one connection at a time.
+            reader: Whether a reader asks, who has a connection of his own.
 
         Raises:
             ReplayUnavailable: It is out of reach.
         """
         try:
-            return question(self._redis)
+            if reader:
+                return question(self._redis)
+            with self._spare:
+                return question(self._redis)
         except _OUTAGES as error:
             raise ReplayUnavailable(f"{type(error).__name__}: {error}") from None
 
@@ -309,11 +335,12 @@ class _Reader(ReplayReader):
         block_ms = max(1, round(min(timeout_s, self._store._block_s) * 1000))
         try:
             found = self._store._ask(
-                lambda redis: redis.xread({self._name: f"{self._after}-1"}, _BATCH, block_ms)
+                lambda redis: redis.xread({self._name: f"{self._after}-1"}, _BATCH, block_ms),
+                reader=True,
             )
             self._reached_at = self._reached_at or time.monotonic()
             if not found:
-                self._store._ask(self._look_after_the_writer)
+                self._store._ask(self._look_after_the_writer, reader=True)
                 return []
         except ReplayUnavailable:
             self._reached_at = None
@@ -364,24 +391,39 @@ class _Watch:
     """Tells the writers, wherever they are, that somebody reads: one thread for all readers here.
 
     Args:
-        redis: The client.
+        ask: Asks Redis.
         every_s: How often, in seconds.
+        most: How many readers there may be.
     """
 
-    def __init__(self, redis: Any, every_s: float) -> None:
-        self._redis = redis
+    def __init__(
+        self, ask: Callable[[Callable[[Any], object]], object], every_s: float, most: int
+    ) -> None:
+        self._ask = ask
         self._every_s = every_s
+        self._most = most
         self._news = threading.Condition()
         self._readers: Counter[str] = Counter()
         self._runs = False
 
     def add(self, name: str) -> None:
-        """Count a reader."""
+        """Count a reader.
+
+        Raises:
+            ServerError: There is no room for it.
+        """
         with self._news:
-            self._readers[name] += 1
+            if self._readers.total() >= self._most:
+                raise ServerError(
+                    f"{self._most} responses are being read (max_readers)",
+                    status=503,
+                    retryable=True,
+                    retry_after_s=RETRY_AFTER_S,
+                )
             if not self._runs:
-                self._runs = True
                 threading.Thread(target=self._run, name="llm-sse-web-watch", daemon=True).start()
+                self._runs = True
+            self._readers[name] += 1
 
     def remove(self, name: str) -> None:
         """Count one less."""
@@ -391,16 +433,19 @@ class _Watch:
                 del self._readers[name]
             self._news.notify_all()
 
+    def _announce(self, names: list[str], redis: Any) -> None:
+        with redis.pipeline(transaction=False) as pipe:
+            for name in names:
+                pipe.set(f"{name}:watched", 1, px=round(self._every_s * 3000))
+            pipe.execute()
+
     def _run(self) -> None:
         while True:
             with self._news:
                 names = list(self._readers)
             try:
-                with self._redis.pipeline(transaction=False) as pipe:
-                    for name in names:
-                        pipe.set(f"{name}:watched", 1, px=round(self._every_s * 3000))
-                    pipe.execute()
-            except _OUTAGES:
+                self._ask(partial(self._announce, names))
+            except ReplayUnavailable:
                 pass  # the next time
             except Exception as error:  # whatever it is, the next readers need this thread
                 _log.warning("readers could not be announced: %s: %s", type(error).__name__, error)
@@ -409,6 +454,29 @@ class _Watch:
                 if not self._readers:
                     self._runs = False
                     return
+
+
+def _most_readers(connections: int, asked: int | None) -> int:
+    """Return how many readers a pool has connections for.
+
+    Raises:
+        ConfigurationError: It has none, or not as many as asked for.
+    """
+    if connections < _FEWEST_CONNECTIONS:
+        raise ConfigurationError(
+            f"the client's pool must have at least {_FEWEST_CONNECTIONS} connections "
+            f"(max_connections), not {connections}"
+        )
+    most = connections * 3 // 4
+    if asked is None:
+        return min(most, _MOST_READERS)
+    check_count("max_readers", asked)
+    if asked > most:
+        raise ConfigurationError(
+            f"max_readers may be three quarters of the pool's max_connections ({connections}), "
+            f"that is {most}, not {asked}"
+        )
+    return asked
 
 
 def _entry(id_: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Entry:

@@ -19,6 +19,7 @@ from typing import NamedTuple
 from ..errors import ConfigurationError, ServerError
 
 __all__ = [
+    "RETRY_AFTER_S",
     "Entry",
     "Fenced",
     "Gone",
@@ -29,6 +30,10 @@ __all__ = [
     "ReplayWriter",
     "StreamState",
 ]
+
+
+#: When who found a store full may ask again, in seconds: streams and their readers last that long.
+RETRY_AFTER_S = 5.0
 
 
 class Entry(NamedTuple):
@@ -219,6 +224,7 @@ class MemoryReplay(ReplayStore):
                     f"{self._max_streams} streams are being written (max_streams)",
                     status=503,
                     retryable=True,
+                    retry_after_s=RETRY_AFTER_S,
                 )
             kept = self._streams[stream] = _Kept(self._lock)
         return _MemoryWriter(self, stream, kept)

@@ -29,6 +29,7 @@ from ..errors import ConfigurationError, ConnectionLost, ServerError, StreamErro
 from ..events import Event, Finish, StreamStart
 from ..sse import encode_comment
 from ..sync.channel import Channel, ChannelTimeout
+from ..sync.stream import TokenStream
 from .formats import Format, find_format
 from .problem import NOTHING_MORE, Problem, gone, problem_of
 from .pump import EventStream, Told, is_stream, release, start_pump
@@ -172,8 +173,10 @@ class _Shelf:
         except BaseException:
             if telling is not None:
                 telling.close()
-            writer.discard()
-            writer.close()
+            try:
+                writer.discard()
+            finally:
+                writer.close()
             raise
         return telling
 
@@ -369,7 +372,9 @@ class _Generation:
                 kept_at = now
                 read_at = now if self._writer.keep() else read_at
                 if now - read_at > self._grace_s and not self._keep_running:
-                    self._end_with(ConnectionLost("nobody reads the stream any longer"))
+                    self._end_with(
+                        ConnectionLost("nobody reads the stream any longer"), logging.INFO
+                    )
                     return
             try:
                 batch = self._channel.get(self._every_s)
@@ -381,8 +386,9 @@ class _Generation:
             if batch is None:
                 if self._finished:
                     self._append(self._format.end(), last=True)
-                else:
-                    self._end_with(_broken_off())
+                else:  # a stream of ours ends so only where the site has closed it
+                    closed = isinstance(self._stream, TokenStream)
+                    self._end_with(_broken_off(), logging.INFO if closed else logging.WARNING)
                 return
             self._started.set()
             try:
@@ -405,14 +411,19 @@ class _Generation:
         if events:
             self._writer.append(events, last=last)
 
-    def _end_with(self, error: BaseException) -> None:
-        """End it with an error; where nothing was told, as if it had never begun."""
+    def _end_with(self, error: BaseException, level: int = logging.WARNING) -> None:
+        """End it with an error; where nothing was told, as if it had never begun.
+
+        Args:
+            error: What it ends with.
+            level: How loudly the site's log is told, where it is an error of ours.
+        """
         if not self._started.is_set():
             self._failure = error
             self._writer.discard()
             return
         if isinstance(error, StreamError):
-            _log.warning("%s: %s", type(error).__name__, error)
+            _log.log(level, "%s: %s", type(error).__name__, error)
         else:
             _log.error("a stream for a browser failed", exc_info=error)
         self._append(self._format.error(problem_of(error)) or b"", last=True)

@@ -42,16 +42,22 @@ class Slots:
         most: How many streams there may be.
         most_per_client: How many one client may have.
 
+    Attributes:
+        closed: Whether no more are taken.
+        lock: Guards the places. It may be taken again by the thread that holds it: a garbage
+            collection may give a place back there.
+
     Thread: everybody's.
     """
 
     def __init__(self, most: int, most_per_client: int) -> None:
         self.closed = False
+        self.lock = threading.RLock()
         self._most = most
         self._most_per_client = most_per_client
         self._taken: set[Slot] = set()
         self._per_client: Counter[str] = Counter()
-        self._changed = threading.Condition()
+        self._changed = threading.Condition(self.lock)
 
     def take(self, client: str, name: str | None = None) -> Slot | Problem:
         """Take a place, or say why there is none.

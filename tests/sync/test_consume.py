@@ -7,10 +7,12 @@ from typing import Any
 
 import flask
 import pytest
+import requests
 from werkzeug.serving import make_server
 
 from llm_sse import RetryPolicy, complete_sync, consume_stream, stream_openai
 from llm_sse.errors import (
+    APIError,
     ConfigurationError,
     ConnectionLost,
     ProtocolError,
@@ -209,3 +211,45 @@ class TestConsumeStream:
         server.script(status(503, "down"))
         with pytest.raises(ServerError, match="down"):
             consume_stream(server.base_url("sse-view"), "Why?", retry=_ONCE).text()
+
+
+class TestFakeView:
+    @pytest.mark.parametrize("send_as", ["json", "form", "query"])
+    @pytest.mark.parametrize("how", [cut(), cut("reset"), cut("end"), cut(inside=True)])
+    def test_who_comes_back_is_told_the_rest(
+        self, server: FakeServer, send_as: str, how: Any
+    ) -> None:
+        """The next script is the rest of the answer, and its ids go on."""
+        server.enqueue(say("one two"), how)
+        server.enqueue(say(" three"), how)
+        server.enqueue(say(" four"))
+        url = server.base_url("sse-view")
+        stream = consume_stream(url, "Why?", send_as=send_as, retry=_NOW)
+        events = list(stream.events())
+        assert "".join(_texts(events)) == "one two three four"
+        assert sum(isinstance(event, Resumed) for event in events) == 2
+        assert sum(isinstance(event, Finish) for event in events) == 1
+        ids = [request.headers.get("last-event-id") for request in server.requests]
+        assert ids[0] is None
+        assert ids[1:] == [f"{str(ids[1])[:32]}-3", f"{str(ids[1])[:32]}-4"]
+        assert {request.method for request in server.requests} == {
+            "GET" if send_as == "query" else "POST"
+        }
+
+    def test_an_answer_may_be_lost_there(self, server: FakeServer) -> None:
+        """A view that was restarted has a status for it, which a script can say."""
+        server.enqueue(say("one"), cut())
+        server.enqueue(status(410, "gone", code="gone"))
+        with pytest.raises(APIError) as caught:
+            consume_stream(server.base_url("sse-view"), "Why?", retry=_NOW).text()
+        assert (caught.value.status, caught.value.code) == (410, "gone")
+        assert caught.value.completion.text == "one"
+
+    def test_it_refuses_what_a_view_refuses(self, server: FakeServer) -> None:
+        """An id that is none of a view's is 410, another method than GET and POST is 405."""
+        url = server.base_url("sse-view")
+        answer = requests.get(f"{url}?prompt=Hi", headers={"Last-Event-ID": "7"}, timeout=10)
+        assert (answer.status_code, answer.json()["code"]) == (410, "gone")
+        answer = requests.put(url, timeout=10)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST, GET")
+        assert requests.get(url, timeout=10).status_code == 400

@@ -19,9 +19,11 @@ from llm_sse.testing import (
     stall,
     status,
 )
+from llm_sse.web.answers import Answers
 from llm_sse.web.app import Limits, Site, Target
 from llm_sse.web.guard import Guard
 from llm_sse.web.replay import MemoryReplay
+from llm_sse.web.slots import Slots
 from tests.helpers import until
 
 _TOKEN = "a-token-of-a-good-length"
@@ -130,7 +132,10 @@ class TestStream:
         assert "Be brief." in str(sent["system"])
 
     def test_answers_a_query(self, client: FlaskClient, server: FakeServer) -> None:
-        """Numbers in a query are numbers."""
+        """Numbers in a query are numbers; what is there twice is refused."""
+        answer = client.get("/stream?prompt=Hi&prompt=Ho")
+        assert (answer.status_code, len(server.requests)) == (400, 0)
+        assert "'prompt' is there 2 times" in answer.get_json()["detail"]
         server.script(say("one"))
         answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text")
         assert answer.text == "one"
@@ -247,8 +252,13 @@ class TestReconnect:
         assert len(server.requests) == 1
         client.application.extensions["site"].slots.close(0)
 
-    def test_an_answer_that_nobody_reads_ends(self, make: Make, server: FakeServer) -> None:
-        """After `grace_s` the provider is left, and the place is free; who is late is told."""
+    def test_an_answer_that_nobody_reads_ends(
+        self, make: Make, server: FakeServer, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """After `grace_s` the provider is left, and the place is free; who is late is told.
+
+        It is no trouble of the site's: the log has no warning of it.
+        """
         server.script(say("one"), stall())
         client = make(limits=Limits(max_streams=1), grace_s=0.2, heartbeat_s=0.1)
         first = Reader(client.post("/stream", json=_ASK, buffered=False))
@@ -259,6 +269,7 @@ class TestReconnect:
         late = client.post("/stream", json=_ASK, headers={"Last-Event-ID": seen})
         assert (late.status_code, len(_data(late))) == (200, 1)
         assert '"code":"incomplete"' in late.text
+        assert not [record for record in caplog.records if record.levelname != "INFO"]
 
     def test_a_place_is_needed_to_be_told_again(
         self, make: Make, server: FakeServer, running: list[Any]
@@ -580,6 +591,35 @@ class TestChatCompletions:
 
 
 class TestSlots:
+    def test_a_place_may_be_given_back_by_a_garbage_collection(self) -> None:
+        """One that runs where the places are being looked at waits for nobody who waits for it."""
+        entered = threading.Event()
+
+        class Watched(Slots):
+            def take(self, *given: Any) -> Any:
+                entered.set()
+                return super().take(*given)
+
+        slots = Watched(2, 2)
+        visit = Answers(MemoryReplay(), slots).visit("10.0.0.1")
+        writer = visit.begin("a")
+        assert writer is not None
+        entered.clear()
+        asking = threading.Thread(target=visit.begin, args=("b",), daemon=True)
+
+        def collect() -> None:
+            with slots.lock:
+                asking.start()
+                entered.wait(0.1)  # with two locks it would come here, with one of them
+                writer.close()
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5)
+        asking.join(5)
+        assert not thread.is_alive()
+        assert slots.taken == 1
+
     def test_closing_ends_streams_and_takes_no_more(
         self, server: FakeServer, running: list[Any]
     ) -> None:

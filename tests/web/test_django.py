@@ -8,15 +8,17 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, sync_to_async
+from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection, connections
 from django.http import HttpResponseBase
-from django.test import AsyncClient, Client, RequestFactory
+from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 
 from llm_sse import run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
 from llm_sse.events import Event, Finish, TextDelta
 from llm_sse.sse import SSEDecoder
-from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
+from llm_sse.testing import FakeServer, call_tool, cut, hang, pause, say, stall, status
 from llm_sse.web.django import SSEResponse, asse_response, sse_response
 from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
@@ -208,6 +210,59 @@ class TestSSEResponse:
         loop = run_tools("Hi", tools=[count], base_url=server.base_url("openai"), api_key="any")
         assert b'"content":"42"' in b"".join(sse_response(loop, format="events"))
         until(lambda: opened[0].connection is None)
+
+
+class TestHead:
+    def test_a_server_reads_nothing_of_the_answer(self, way: str, server: FakeServer) -> None:
+        """The headers are those of GET; the provider, whom the view has asked, is left at once."""
+        server.script(say("one"), pause(2), say("two"))
+        handler, _, view = way.partition(" ")
+        query = {"base_url": server.base_url("openai")}
+        if handler == "WSGI":
+            request: Any = RequestFactory().head(view, query)
+            answer: Any = WSGIHandler().get_response(request)
+            body = b"".join(answer)
+            answer.close()
+        else:
+
+            async def ask() -> tuple[Any, bytes]:
+                answer = await ASGIHandler().get_response_async(
+                    AsyncRequestFactory().head(view, query)
+                )
+                body = await _read(answer)
+                await sync_to_async(answer.close)()
+                return answer, body
+
+            answer, body = asyncio.run(ask())
+        assert (answer.status_code, body) == (200, b"")
+        assert answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+        assert server.requests[0].ended.wait(5)
+        assert server.requests[0].outcome == "disconnected"
+        assert len(server.requests) == 1
+
+    @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
+    def test_nobody_is_asked_where_the_request_is_known(
+        self, server: FakeServer, in_loop: bool
+    ) -> None:
+        """A function is not called, a stream that is open already is closed; with replay, too."""
+        server.script(stall())
+        request = RequestFactory().head("/stream")
+
+        def answer(stream: Any, **how: Any) -> HttpResponseBase:
+            if in_loop:
+                return asyncio.run(asse_response(stream, request=request, **how))
+            return sse_response(stream, request=request, **how)
+
+        def opens() -> Any:
+            raise AssertionError("opened")
+
+        for how in ({}, {"replay": MemoryReplay(), "key": "ann"}):
+            response: Any = answer(opens, **how)
+            assert (response.status_code, response.content) == (200, b"")
+            assert response.headers["X-Accel-Buffering"] == "no"
+        stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+        answer(stream)
+        assert repr(stream).endswith("ended>")
 
 
 class TestReplay:

@@ -324,6 +324,19 @@ class TestReconnect:
         assert _lost(away)
         away.screenshot(tmp_path / "gone.png")
 
+    def test_a_page_that_is_connected_again_says_so(
+        self, away: Chromium, network: Proxy, provider: FakeServer
+    ) -> None:
+        """Also while the model says nothing; the button then stops it as ever."""
+        provider.script(say("one"), stall())
+        _ask(away)
+        away.wait(lambda: away.text("answer") == "one")
+        network.cut()
+        away.wait(lambda: _lost(away) and away.state() == "streaming")
+        assert away.text("status") == "Answering"
+        away.click("stop")
+        until(provider.requests[-1].ended.is_set)
+
     def test_stop_ends_the_provider_while_the_page_reconnects(
         self, away: Chromium, network: Proxy, provider: FakeServer
     ) -> None:

@@ -5,12 +5,13 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import flask
 import pytest
-from redis import Redis
+from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -52,6 +53,13 @@ def _read(reader: ReplayReader) -> list[Entry]:
     return entries
 
 
+@contextmanager
+def _disconnecting(pool: ConnectionPool) -> Iterator[ConnectionPool]:
+    yield pool
+    until(lambda: not any(one.name.startswith("llm-sse-web") for one in threading.enumerate()))
+    pool.disconnect()
+
+
 def _begun(store: RedisReplay, stream: str = "a") -> Any:
     writer = store.begin(stream)
     assert writer is not None
@@ -91,11 +99,11 @@ class TestRedisReplay:
 
     def test_a_worker_that_signs_lives(self, redis: Redis) -> None:
         """As long as it signs, a worker may be silent."""
-        store = RedisReplay(redis, lease_s=0.2)
+        store = RedisReplay(redis, lease_s=1.0)
         writer = _begun(store)
         reader = store.reader("a", 0, _broken)
         for _ in range(8):
-            assert reader.read(0.05) == []
+            assert reader.read(0.2) == []
             writer.keep()
         writer.append([b"one"], last=True)
         assert reader.read(1) == [Entry(1, b"one", True)]
@@ -176,9 +184,32 @@ class TestRedisReplay:
             assert response.status_code == 503
             assert response.json["retryable"] is True  # type: ignore[index]
 
+    @pytest.mark.parametrize("blocking", [False, True], ids=["pool", "blocking pool"])
+    def test_readers_leave_connections_to_the_writers(
+        self, redis_server: RedisServer, redis: Redis, blocking: bool
+    ) -> None:
+        """One reader too many gets 503 at once, nobody is asked for it, and all others go on."""
+        kind = BlockingConnectionPool if blocking else ConnectionPool
+        with _disconnecting(kind(port=redis_server.port, max_connections=8)) as pool:
+            site = Site(RedisReplay(Redis(connection_pool=pool)))
+            tabs = [visit(site) for _ in range(6)]
+            refused = visit(site)
+            assert (refused.status, refused.response.headers["Retry-After"]) == (503, "5")
+            assert site.started == 6
+            site.allow(30)
+            seen = tabs[0].read(1) and next(one.id for one in tabs[0].events if "w" in one.data)
+            assert visit(site, seen).status == 503
+            tabs.pop().leave()
+            assert visit(site, seen).rest()[-1] == "[DONE]"
+            for tab in tabs:
+                assert tab.rest() == said(0, 1, 2, 3, 4, done=True)
+
     @pytest.mark.parametrize(
         ("how", "message"),
         [
+            ({"redis": Redis(max_connections=3)}, "at least 4 connections"),
+            ({"redis": Redis(max_connections=8), "max_readers": 7}, r"\(8\), that is 6, not 7"),
+            ({"max_readers": 0}, "max_readers"),
             ({"redis": "redis://127.0.0.1"}, "must be a redis.Redis"),
             ({"redis": Redis(decode_responses=True)}, "decode_responses"),
             ({"ttl_s": 0}, "ttl_s"),

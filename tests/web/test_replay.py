@@ -354,12 +354,68 @@ class TestMemoryReplay:
         with pytest.raises(ServerError, match="max_streams"):
             store.begin("d")
 
+    def test_a_reader_may_be_closed_by_a_garbage_collection(self) -> None:
+        """One that runs in the very thread that is at work in the store does not block it."""
+        store = MemoryReplay()
+        _written(store, "a", b"1")
+        reader = store.reader("a", 0, _broken)
+
+        def collect() -> None:
+            with store._lock:
+                reader.close()
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+
+    def test_a_position_that_never_was_is_gone(self) -> None:
+        """Who makes one up does not wait for it, and keeps no stream alive."""
+        site = Site(MemoryReplay(), grace_s=0.1)
+        site.allow(1)
+        first = visit(site)
+        first.read(1)
+        assert visit(site, f"{first.last_event_id[:33]}999").status == 410
+        first.leave()
+
+    def test_a_writer_that_fails_leaves_nobody_waiting(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """Whatever went wrong while writing, its readers are told, and nothing is kept."""
+        store = MemoryReplay()
+        monkeypatch.setattr(store, "_add", lambda *given: {}["unknown"])
+        site = Site(store)
+        site.allow(1)
+        tab = visit(site)
+        tab.rest()
+        assert tab.events[-1].event == "error"
+        assert '"code":"incomplete"' in tab.events[-1].data
+        until(site.closed.is_set)
+        assert not store._streams
+        assert "a stream could not be kept for replay" in caplog.text
+
+    def test_a_system_without_threads_leaves_nothing(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What was opened is closed, and can be asked again."""
+        store = MemoryReplay()
+        server.script(stall())
+
+        def refuse(*given: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        monkeypatch.setattr("llm_sse.web.retelling.start_pump", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            sse_response(lambda: _ask(server), replay=store, key="ann", name="question")
+        assert all(request.ended.wait(5) for request in server.requests)
+        assert not store._streams
+
     def test_without_room_the_visitor_gets_503(self) -> None:
         """A full store is the site's trouble, and passes."""
         store = MemoryReplay(max_streams=1)
         _written(store, "a", b"1", last=False)
         response = sse_response(lambda: [Finish("stop")], replay=store, key="ann")
-        assert response.status_code == 503
+        assert (response.status_code, response.headers["Retry-After"]) == (503, "5")
 
     def test_bytes_are_bounded(self) -> None:
         """Ended streams go first, then the oldest events; who needs them is told."""

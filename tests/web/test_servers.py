@@ -98,6 +98,20 @@ class TestEveryServer:
             assert server.requests[0].ended.wait(5)
             assert server.requests[0].outcome == "disconnected"
 
+    def test_head_ends_the_question(self, site: tuple[Address, str], server: FakeServer) -> None:
+        """What the view has asked is closed unread, and nothing is asked a second time."""
+        server.script(say("one"), stall())
+        address, view = site
+        browser = Browser(address, view, method="HEAD", base_url=server.base_url("openai"))
+        try:
+            assert browser.response.status == 200
+            assert browser.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
+            assert all(request.ended.wait(5) for request in server.requests)
+            assert len(server.requests) <= 1  # it may be closed before it was sent
+            assert browser.read() == b""
+        finally:
+            browser.leave()
+
     def test_a_whole_answer_ends_once(self, site: tuple[Address, str], server: FakeServer) -> None:
         """All tokens come in order, numbered, and then one end; no compressor has taken them."""
         server.script(say(" ".join(map(str, range(200)))))

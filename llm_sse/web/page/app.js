@@ -316,7 +316,7 @@ class Watchdog {
 }
 
 // One connection: the answer from where `cursor` stands, as far as it comes.
-async function read(question, cursor, signal, take) {
+async function read(question, cursor, signal, { connected, take }) {
   const controller = new AbortController();
   const stopped = () => controller.abort();
   signal.addEventListener("abort", stopped);
@@ -340,6 +340,7 @@ async function read(question, cursor, signal, take) {
       throw new Trouble("The token is wrong.", false);
     }
     if (!response.ok) throw await problemOf(response);
+    connected();
     for await (const event of events(response.body, cursor, () => watchdog.heard())) {
       if (event.data === "[DONE]") return true;
       take(event);
@@ -357,20 +358,23 @@ async function read(question, cursor, signal, take) {
 
 // The whole answer, over as many connections as it takes. The question has a name, so that it is
 // never asked twice: the site goes on with the answer, as long as it keeps it.
-async function readAll(question, signal, take, broken) {
+async function readAll(question, signal, { connected, take, broken }) {
   const cursor = { id: "" };
   let attempt = 0;
   let since = 0;
-  const heard = (event) => {
-    attempt = 0;
-    try {
-      take(event);
-    } catch (error) {
-      if (error instanceof Trouble) throw error;
-      throw new Trouble("The page does not understand what the site sends.", false);
-    }
+  const told = {
+    connected,
+    take(event) {
+      attempt = 0;
+      try {
+        take(event);
+      } catch (error) {
+        if (error instanceof Trouble) throw error;
+        throw new Trouble("The page does not understand what the site sends.", false);
+      }
+    },
   };
-  while (!(await read(question, cursor, signal, heard).catch(wait))) {
+  while (!(await read(question, cursor, signal, told).catch(wait))) {
     if (attempt === 0) since = performance.now();
     if (performance.now() - since > 1000 * site.grace_s) {
       throw new Trouble("The connection broke off, and the site cannot be reached.", true);
@@ -447,13 +451,13 @@ async function ask() {
   wait();
   const question = { prompt, provider: $("provider").value, format: "events", name };
   if ($("model").value.trim()) question.model = $("model").value.trim();
-  const take = (event) => {
-    if (document.body.dataset.state === "reconnecting") goOn();
-    showEvent(event, pace, voice);
+  const told = {
+    connected: () => document.body.dataset.state === "reconnecting" && goOn(),
+    take: (event) => showEvent(event, pace, voice),
+    broken: () => state("reconnecting", "Connection lost: reconnecting"),
   };
-  const broken = () => state("reconnecting", "Connection lost: reconnecting");
   try {
-    await readAll(question, controller.signal, take, broken);
+    await readAll(question, controller.signal, told);
     state("done", "Complete");
   } catch (error) {
     if (controller.signal.aborted) {
