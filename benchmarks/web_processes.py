@@ -157,7 +157,7 @@ class Browser:
     """
 
     def __init__(
-        self, address: Address, path: str, *, method: str = "GET", **query: object
+        self, address: Address, path: str, method: str = "GET", /, **query: object
     ) -> None:
         self._connection = HTTPConnection(*address, timeout=DEADLINE_S)
         self._connection.request(

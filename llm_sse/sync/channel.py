@@ -69,7 +69,6 @@ class _EventQueue(queue.Queue[Any]):
         super().__init__(maxsize)
         self.mutex = threading.RLock()  # type: ignore[assignment]
         self.not_full = threading.Condition(self.mutex)
-        del self.not_empty  # the channel has a bell instead
 
 
 class Channel(Generic[T]):

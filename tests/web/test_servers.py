@@ -102,7 +102,7 @@ class TestEveryServer:
         """What the view has asked is closed unread, and nothing is asked a second time."""
         server.script(say("one"), stall())
         address, view = site
-        browser = Browser(address, view, method="HEAD", base_url=server.base_url("openai"))
+        browser = Browser(address, view, "HEAD", base_url=server.base_url("openai"))
         try:
             assert browser.response.status == 200
             assert browser.response.headers["Content-Type"] == "text/event-stream; charset=utf-8"
