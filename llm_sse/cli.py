@@ -18,6 +18,8 @@ import msgspec
 import requests
 
 from ._version import __version__
+from .bench import as_csv as csv_of
+from .bench import check_plot, draw, print_result, progress
 from .chat import redact_url
 from .completion import Completion
 from .errors import (
@@ -42,7 +44,9 @@ from .providers import (
     provider_names,
     unused_offers,
 )
+from .spread import MIN_RUNS
 from .sync.ask import stream_sync
+from .sync.benchmark import benchmark
 from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream
 from .testing.server import FakeServer
@@ -339,6 +343,94 @@ def serve(
         shown = f"[{at[0]}]" if ":" in at[0] else at[0]
         site = Site(targets, guard=guard, limits=Limits(**limits), grace_s=grace_s)
         run(site, listener, lambda: click.echo(f"http://{shown}:{at[1]}/"))
+
+
+@cli.command()
+@click.argument("prompt", default="Explain server-sent events in five sentences.")
+@click.option(
+    "-p",
+    "--provider",
+    "names",
+    metavar="NAME[:MODEL]",
+    multiple=True,
+    shell_complete=_names,
+    help="Whom to measure; may be given several times. Else one for each key that is set.",
+)
+@click.option(
+    "-n",
+    "--iterations",
+    type=click.IntRange(min=MIN_RUNS),
+    default=MIN_RUNS,
+    help="How often each is asked.",
+)
+@click.option("-s", "--system", help="Instructions that stand above the prompt.")
+@click.option("--max-tokens", type=_COUNT, default=200, help="The longest answer, in tokens.")
+@click.option("--temperature", type=_FROM_0, help="Sampling temperature.")
+@click.option("--json", "as_json", is_flag=True, help="Print everything as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print one line of CSV for each run.")
+@click.option("--plot", type=click.Path(dir_okay=False), help="Draw the distributions to a file.")
+def bench(
+    *,
+    prompt: str,
+    names: tuple[str, ...],
+    iterations: int,
+    as_json: bool,
+    as_csv: bool,
+    plot: str | None,
+    **question: Any,
+) -> None:
+    """Measure providers against each other: time to the first token, gaps, tokens per second.
+
+    They are asked in turn, at least 5 times each; without any key, the built-in fake provider is
+    measured.
+    """
+    if as_json and as_csv:
+        raise click.UsageError("--json and --csv do not go together")
+    if plot is not None:
+        check_plot(plot)
+    with _measured(names) as providers:
+        try:
+            with progress(iterations * len(providers)) as on_run:
+                result = benchmark(
+                    providers, prompt, iterations=iterations, on_run=on_run, **question
+                )
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] != "rich":
+                raise
+            click.echo(_NEEDS_EXTRA, err=True)
+            sys.exit(2)
+    if as_json:
+        click.echo(msgspec.json.encode(result))
+    elif as_csv:
+        click.echo(csv_of(result), nl=False)
+    else:
+        print_result(result, lambda text: text.translate(_CONTROL))
+    for provider in result.providers:
+        for failure in provider.errors:
+            _note(f"{provider.label}, run {failure.iteration}: {failure.message}")
+    if plot is not None:
+        draw(result, plot)
+    if not any(provider.runs for provider in result.providers):
+        sys.exit(1)
+
+
+@contextmanager
+def _measured(names: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """Say who is measured: those who are named, else who is ready, else a fake.
+
+    Of the rows that share a key, which are one vendor's, the first is measured.
+    """
+    vendors: dict[tuple[str, ...], str] = {}
+    for row in PROVIDERS.values():
+        if _is_ready(row, None):
+            vendors.setdefault(row.key_env, row.name)
+    ready = names or tuple(vendors.values())
+    if not ready:
+        with _fake("the figures come") as arguments:
+            yield [arguments]
+        return
+    split = (name.partition(":") for name in ready)
+    yield [{"provider": name, "model": model or None} for name, _, model in split]
 
 
 def _rows() -> Iterator[Provider]:

@@ -208,6 +208,11 @@ class Accumulator:
             self._end_attempt()
             self._provider = getattr(event, "provider", self._provider)
 
+    @property
+    def usage(self) -> Usage | None:
+        """What has been spent so far, over all attempts."""
+        return add_usage(self._earlier_usage, self._usage)
+
     def completion(self) -> Completion:
         """Return what has been said so far."""
         finish = self._finish
@@ -219,7 +224,7 @@ class Accumulator:
                 call if isinstance(call, ToolCall) else call.as_cut_off() for call in self._calls
             ),
             citations=tuple(self._citations),
-            usage=add_usage(self._earlier_usage, self._usage),
+            usage=self.usage,
             finish_reason=finish.reason if finish else None,
             raw_finish_reason=self.raw_finish_reason,
             model=self._start.model,

@@ -191,7 +191,7 @@ class _Observation:
             for gap_s, count in outcome.metrics.gaps.counts:
                 for _ in range(count if gap_s else 0):  # what came in one read is one chunk
                     instruments.per_chunk.record(gap_s, labels)
-        if said.usage is not None and outcome.error is None:
+        if said.usage is not None and said.finish_reason is not None and outcome.error is None:
             counts = {"input": said.usage.input_tokens, "output": said.usage.output_tokens}
             for kind, count in _present(counts).items():
                 instruments.tokens.record(count, {**labels, "gen_ai.token.type": kind})

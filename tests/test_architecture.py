@@ -24,7 +24,7 @@ WORLD = frozenset(
         *("multiprocessing", "importlib"),
     }
 )
-OUTER_OF_SYNC = ("web", "testing", "cli", "otel", "__main__")
+OUTER_OF_SYNC = ("web", "testing", "cli", "bench", "otel", "__main__")
 OUTER = ("sync", *OUTER_OF_SYNC)
 
 #: What of it the still core may touch, and what for.
@@ -59,6 +59,7 @@ FRAMEWORKS = {
     "asgiref": {"llm_sse.web.django"},
     "redis": {"llm_sse.web.redis"},
     "opentelemetry": {"llm_sse.otel"},
+    "matplotlib": {"llm_sse.bench"},
 }
 
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
@@ -181,7 +182,9 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
         where = f"{module.name}:{found.line} imports {found.target}"
         if module.name not in FRAMEWORKS.get(found.top, {module.name}):
             yield where
-        if found.top in ("click", "rich") and module.part != "cli":
+        if found.top == "click" and module.part != "cli":
+            yield where
+        if found.top == "rich" and module.part not in ("cli", "bench"):
             yield where
         if found.top == "urllib3" and module.name != "llm_sse.sync.transport":
             yield where

@@ -249,7 +249,7 @@ class Reader:
         """Return the figures so far."""
         return self._pace.metrics(
             deltas=len(self._answer.text_deltas),
-            usage=self._answer.completion().usage,
+            usage=self._answer.usage,
             ended=self._ended_at,
             producer_waited_s=self.channel.producer_waited_s,
             consumer_waited_s=self._waited_s,

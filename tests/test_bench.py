@@ -1,0 +1,144 @@
+"""What is shown of a benchmark, from figures that are known."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from llm_sse.bench import as_csv, check_plot, draw, print_result, progress
+from llm_sse.errors import ConfigurationError
+from llm_sse.metrics import Gaps, StreamMetrics
+from llm_sse.spread import Benchmark, ProviderRuns, RunError
+from llm_sse.sync.benchmark import BenchmarkRun
+
+_FAILED = RunError(iteration=2, error="RateLimitError", message="slow down")
+
+
+def run(first_token_s: float) -> StreamMetrics:
+    """Make the figures of a run."""
+    return StreamMetrics(
+        first_token_s=first_token_s,
+        total_s=2.5,
+        gap_p50_s=0.02,
+        gap_p99_s=0.0255,
+        gaps=Gaps(((0.0, 5), (0.02, 4), (0.0255, 1)), 0.0255),
+        output_tokens_per_s=41.25,
+        deltas=11,
+    )
+
+
+@pytest.fixture
+def result() -> Benchmark:
+    """A benchmark of one provider that was well, one that had an error, and one that was not."""
+    times = (0.204, 0.21, 0.216, 0.1, 0.9)
+    well = ProviderRuns.of("a", "a", "m", map(run, times), [])
+    ill = ProviderRuns.of("b:$x$", "b", "$x$", map(run, times[:4]), [_FAILED])
+    errors = [RunError(iteration=n, error="ServerError", message="no") for n in range(1, 6)]
+    return Benchmark(
+        prompt="Hi", iterations=5, providers=(well, ill, ProviderRuns.of("c", "c", "", [], errors))
+    )
+
+
+class TestPrintResult:
+    def test_a_table_for_people(
+        self, result: Benchmark, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Medians with quartiles below, in 80 columns, and a mark where there are too few runs."""
+        print_result(result, str.upper)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(map(len, lines)) <= 80
+        rows = [line.split() for line in lines]
+        assert ["A", "5/5", "210", "20.0", "25.5", "41.2", "2.50"] in rows
+        assert ["204-216", "20.0-20.0", "25.5-25.5", "41.2-41.2", "2.50-2.50"] in rows
+        assert ["B:$X$", "4/5", "*", "207", "20.0", "25.5", "41.2", "2.50"] in rows
+        assert ["C", "0/5", "*", "-", "-", "-", "-", "-"] in rows
+        assert lines[-1].startswith("* fewer than 5 runs")
+
+
+class TestAsCSV:
+    def test_a_line_for_each_run(self, result: Benchmark) -> None:
+        """Runs that failed are in their place; what was not measured is empty."""
+        lines = list(csv.DictReader(as_csv(result).splitlines()))
+        assert len(lines) == 15
+        assert [line["iteration"] for line in lines[5:10]] == ["1", "2", "3", "4", "5"]
+        assert [line["first_token_s"] for line in lines[5:10]] == [
+            "0.204",
+            "",
+            "0.21",
+            "0.216",
+            "0.1",
+        ]
+        assert [line["error"] for line in lines[5:7]] == ["", "RateLimitError"]
+        assert (lines[5]["label"], lines[5]["provider"], lines[5]["model"]) == ("b:$x$", "b", "$x$")
+        assert (lines[0]["headers_s"], lines[0]["deltas"], lines[0]["runs"]) == ("", "11", "1")
+        assert "gaps" not in lines[0]
+
+
+class TestDraw:
+    @pytest.mark.parametrize(("name", "magic"), [("out.png", b"\x89PNG"), ("out.SVG", b"<?xml")])
+    def test_a_file_in_the_format_of_its_name(
+        self, result: Benchmark, tmp_path: Path, name: str, magic: bytes
+    ) -> None:
+        """Providers without a figure are left out, and no label is taken for a formula."""
+        path = tmp_path / name
+        check_plot(str(path))
+        draw(result, str(path))
+        assert path.read_bytes().startswith(magic)
+
+    def test_nothing_to_draw(self, tmp_path: Path) -> None:
+        """Where every run failed the axes are empty, and nothing breaks."""
+        none = ProviderRuns.of("c", "c", None, [], [_FAILED])
+        path = tmp_path / "out.png"
+        draw(Benchmark(prompt="Hi", iterations=5, providers=(none,)), str(path))
+        assert path.stat().st_size > 0
+
+
+class TestCheckPlot:
+    def test_what_cannot_be_written_is_found_first(self, tmp_path: Path) -> None:
+        """A format that nobody knows and a directory that is not there are mistakes."""
+        with pytest.raises(ConfigurationError, match=r"should end in \.png"):
+            check_plot(str(tmp_path / "out.doc"))
+        with pytest.raises(ConfigurationError, match=r"should end in \.png"):
+            check_plot(str(tmp_path / "out"))
+        with pytest.raises(ConfigurationError, match="no directory"):
+            check_plot(str(tmp_path / "nowhere" / "out.png"))
+
+    def test_without_the_library_it_says_what_to_install(self) -> None:
+        """The plot is the only thing that needs matplotlib, and names its extra."""
+        code = (
+            "import sys; sys.modules['matplotlib'] = None\n"
+            "from llm_sse.bench import check_plot\n"
+            "try:\n    check_plot('x.png')\nexcept ValueError as error:\n    print(error)"
+        )
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert 'pip install "llm-sse[cli,bench]"' in said.stdout
+
+
+class TestProgress:
+    def test_a_bar_that_says_what_has_just_ended(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """On a terminal each run moves the bar, with its time or its error; all on stderr."""
+        monkeypatch.setenv("FORCE_COLOR", "1")
+        monkeypatch.setenv("TERM", "xterm")
+        monkeypatch.delenv("NO_COLOR", raising=False)
+        with progress(3) as ended:
+            ended(BenchmarkRun(label="a", iteration=1, metrics=run(0.2)))
+            ended(BenchmarkRun(label="b", iteration=1, metrics=StreamMetrics()))
+            ended(BenchmarkRun(label="c", iteration=1, error=_FAILED))
+        said = capsys.readouterr()
+        assert said.out == ""
+        assert "c: RateLimitError" in said.err
+        assert "3/3" in said.err
+
+    def test_nothing_where_nobody_looks(self, capsys: pytest.CaptureFixture[str]) -> None:
+        """Without a terminal there is no bar."""
+        with progress(1) as ended:
+            ended(BenchmarkRun(label="a", iteration=1, metrics=run(0.2)))
+        assert capsys.readouterr() == ("", "")
