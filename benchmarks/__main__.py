@@ -84,13 +84,15 @@ def _run(measurements: Sequence[Measurement], rounds: int) -> Results:
             which = (measurement.key, measurement.client.name)
             if which in given_up:
                 continue
+            begun = time.monotonic()
+            sample = measure(server, measurement, number)
+            results.add(sample)
             print(
-                f"{done}/{len(todo)} {measurement.key}: {measurement.client.name}",
+                f"{done}/{len(todo)} {measurement.key}: {measurement.client.name}, "
+                f"{sample.fault or 'right'}, {time.monotonic() - begun:.1f} s",
                 file=sys.stderr,
                 flush=True,
             )
-            sample = measure(server, measurement, number)
-            results.add(sample)
             if not sample.figures:
                 given_up.add(which)
     return results
@@ -118,7 +120,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         versions = check_installed(clients)
         if options.docs:
             from .plots import draw  # noqa: PLC0415  # nothing else needs its library
-    except (Missing, ImportError) as error:
+
+            report.written(_PAGE.read_text("utf-8"), dict.fromkeys(report.PARTS, ""))
+    except (Missing, ImportError, ValueError) as error:
         print(error, file=sys.stderr)
         return 2
     begun = time.monotonic()

@@ -37,8 +37,9 @@ class Results:
         """Take one more in."""
         self.samples.append(sample)
 
+    @property
     def keys(self) -> list[str]:
-        """Return the measurements' keys, in the order in which they came."""
+        """The measurements' keys, in the order in which they came."""
         return list(dict.fromkeys(sample.key for sample in self.samples))
 
     def clients(self, key: str) -> list[str]:

@@ -3,7 +3,7 @@
     python -m benchmarks --guard
 
 It needs no other contestant, so no extra. Machines are shared and noisy, and the rule that bears
-with it is fixed beforehand: a trial is seven pairs of runs, ours and the loop's one after the other,
+with it is fixed beforehand: a trial is seven pairs of runs, ours and the loop's one after another,
 each in a fresh process; judged is the median of the pairs' ratios of processor time. The guard
 passes with the first trial that is within the bound, and fails after the third that is not: noise
 would have to strike four pairs of each of three trials, while a real loss is there in all of them.

@@ -52,14 +52,13 @@ def plan(
         names: The contestants; all, if `None`.
         quick: Much less of everything: to see that it works, not to learn figures.
     """
-    made = [
+    return [
         measurement
         for group in GROUPS
         if group in groups
         for measurement in _MAKE[group](quick)
         if names is None or measurement.client.name in names
     ]
-    return made
 
 
 def in_order(measurements: Sequence[Measurement], rounds: int) -> Iterator[tuple[int, Measurement]]:

@@ -21,9 +21,9 @@ def draw(results: Results, folder: Path) -> list[Path]:
     """Write the plots as SVG; return where. What was not measured is not drawn."""
     made = []
     with matplotlib.rc_context(_STYLE):
-        if "drain" in results.keys():
+        if "drain" in results.keys:
             made.append(_drain(results, folder / "performance-drain.svg"))
-        if any(key.startswith("paced") for key in results.keys()):
+        if any(key.startswith("paced") for key in results.keys):
             made.append(_latency(results, folder / "performance-latency.svg"))
     return made
 
@@ -50,7 +50,7 @@ def _drain(results: Results, path: Path) -> Path:
 
 def _latency(results: Results, path: Path) -> Path:
     """Latency over the number of streams: p50 as a line, p99 as a dashed one."""
-    keys = [key for key in results.keys() if key.startswith("paced")]
+    keys = [key for key in results.keys if key.startswith("paced")]
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), layout="constrained")
     for number, name in enumerate(results.clients(keys[0])):
         for figure_name, style in (("latency_p50_us", "o-"), ("latency_p99_us", "o--")):

@@ -12,7 +12,10 @@ from .figures import Results
 from .soak_report import table
 from .targets import judge
 
-__all__ = ["described", "machine", "ratios", "tables", "targets", "written"]
+__all__ = ["PARTS", "described", "machine", "ratios", "tables", "targets", "written"]
+
+#: What `tables` returns, and the page has marks for.
+PARTS = ("machine", "targets", "ratios", "details")
 
 #: Against which of ours a contestant is held: the one that speaks the same format.
 _SAME_FORMAT = {
@@ -110,7 +113,7 @@ def _processor() -> str:
 
 def ratios(results: Results) -> str:
     """Return the one table: how many times what llm-sse takes each contestant takes."""
-    columns = [column for column in _RATIOS if column.key in results.keys()]
+    columns = [column for column in _RATIOS if column.key in results.keys]
     names = list(dict.fromkeys(name for column in columns for name in results.clients(column.key)))
     rows: list[tuple[str, ...]] = []
     for name in names:
@@ -141,12 +144,10 @@ def _short(value: float) -> str:
 
 def described(results: Results) -> Iterator[tuple[str, str]]:
     """Yield a title and a table for each measurement."""
-    for key in results.keys():
-        if key.startswith("paced"):
-            count = key.partition(" ")[2]
-            title, columns = f"Paced: {count} at 25 deltas/s", _MANY
-        else:
-            title, columns = _DETAILS[key]
+    for key in results.keys:
+        streams = key.partition(" ")[2]
+        paced = (f"Paced: at once {streams}, at 25 deltas/s each", _MANY)
+        title, columns = _DETAILS.get(key, paced)
         rows = [
             (name, *(_cell(results, key, name, column) for column in columns))
             for name in results.clients(key)

@@ -167,12 +167,14 @@ class _Server:
                 sock.sendall(chunk(event[at : at + _EVENT_PIECE_BYTES]))
             sock.sendall(format_.finish)
             return
-        sock.sendall(chunk(format_.delta(GREETING)))
+        greeting = chunk(format_.delta(GREETING))
         if kind == b"idle":
+            sock.sendall(greeting)
             sock.recv(1)  # until the client goes
             raise ConnectionResetError
         stream = _Paced(sock, format_, count, period_us, phase_us)
-        self._pacer.add(stream)
+        self._pacer.add(stream)  # before the client can send `GO`
+        sock.sendall(greeting)
         stream.over.wait()
 
 

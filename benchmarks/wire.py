@@ -91,7 +91,7 @@ def _anthropic(type_: str, **fields: Any) -> bytes:
 
 
 def _anthropic_begin() -> bytes:
-    message = {
+    message: dict[str, Any] = {
         "id": "msg_bench0123456789abcdef",
         "type": "message",
         "role": "assistant",

@@ -57,7 +57,8 @@ ALL = (
     Client("llm-sse-gemini", "ours", "connect_gemini", "llm_sse", "llm-sse", "gemini"),
     Client("tutorial", "tutorial", "connect", "requests", "requests", "openai"),
     Client(
-        "sseclient-py", "sseclient_loop", "connect", "requests, sseclient", "sseclient-py", "openai"
+        *("sseclient-py", "sseclient_loop", "connect"),
+        *("requests, sseclient", "sseclient-py", "openai"),
     ),
     Client("httpx-sse", "httpx_loop", "connect", "httpx_sse", "httpx-sse", "openai"),
     Client("openai", "openai_sdk", "connect", "openai", "openai", "openai"),

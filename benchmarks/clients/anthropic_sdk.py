@@ -12,7 +12,7 @@ __all__ = ["connect_raw", "connect_text"]
 
 
 def connect_raw(url: str) -> Ask:
-    """Return a function that asks with `create(stream=True)`, which gives the events as they are."""
+    """Return a function that asks with `create(stream=True)`, which gives events as they are."""
     client = Anthropic(base_url=url, api_key="none", max_retries=0)
 
     def ask(prompt: str) -> Iterator[str]:

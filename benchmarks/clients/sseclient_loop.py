@@ -28,7 +28,7 @@ def connect(url: str) -> Ask:
             stream=True,
         ) as response:
             response.raise_for_status()
-            for event in sseclient.SSEClient(response).events():
+            for event in sseclient.SSEClient(iter(response)).events():
                 if event.data == "[DONE]":
                     break
                 text = json.loads(event.data)["choices"][0]["delta"].get("content")
