@@ -30,7 +30,7 @@ _COLUMNS = (
 )
 
 _FIGURES = tuple(name for name in StreamMetrics.__struct_fields__ if name != "gaps")
-_NEEDS_BENCH = '--plot needs matplotlib: pip install "llm-sse[cli,bench]"'
+_NEEDS_PLOT = '--plot needs matplotlib: pip install "llm-sse[cli,plot]"'
 
 
 @contextmanager
@@ -144,7 +144,7 @@ def check_plot(path: str) -> None:
     try:
         from matplotlib.backend_bases import FigureCanvasBase  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigurationError(f"{_NEEDS_BENCH} ({error})") from None
+        raise ConfigurationError(f"{_NEEDS_PLOT} ({error})") from None
     target = Path(path)
     if not target.parent.is_dir():
         raise ConfigurationError(f"--plot: there is no directory {str(target.parent)!r}")

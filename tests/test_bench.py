@@ -117,7 +117,7 @@ class TestCheckPlot:
         said = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
-        assert 'pip install "llm-sse[cli,bench]"' in said.stdout
+        assert 'pip install "llm-sse[cli,plot]"' in said.stdout
 
 
 class TestProgress:

@@ -1,0 +1,199 @@
+"""The tables that a benchmark prints, and writes into the page about performance."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from .figures import Results
+from .soak_report import table
+from .targets import judge
+
+__all__ = ["PARTS", "described", "machine", "ratios", "tables", "targets", "written"]
+
+#: What `tables` returns, and the page has marks for.
+PARTS = ("machine", "targets", "ratios", "details")
+
+#: Against which of ours a contestant is held: the one that speaks the same format.
+_SAME_FORMAT = {
+    "anthropic-raw": "llm-sse-anthropic",
+    "anthropic": "llm-sse-anthropic",
+    "google-genai": "llm-sse-gemini",
+}
+_OURS = ("llm-sse", "llm-sse-anthropic", "llm-sse-gemini")
+
+
+class _Column(NamedTuple):
+    head: str
+    key: str
+    figure: str
+    digits: int = 1
+
+
+_RATIOS = (
+    _Column("drain, CPU", "drain", "cpu_us"),
+    _Column("drain, wall", "drain", "wall_us"),
+    _Column("50 streams, CPU", "paced 50", "cpu_us"),
+    _Column("50 streams, p50", "paced 50", "latency_p50_us"),
+    _Column("import", "import", "cpu_ms"),
+    _Column("first token", "first token", "wall_ms"),
+    _Column("idle stream", "idle", "kb_per_stream"),
+)
+
+_DELTA = (
+    _Column("CPU per delta, us", "", "cpu_us"),
+    _Column("latency p50, us", "", "latency_p50_us", 0),
+    _Column("latency p99, us", "", "latency_p99_us", 0),
+)
+_MANY = (
+    *_DELTA,
+    _Column("threads", "", "threads", 0),
+    _Column("KB per stream", "", "kb_per_stream", 0),
+    _Column("lost", "", "lost", 0),
+)
+_DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
+    "drain": (
+        "Drain: deltas as fast as they are taken, each its own HTTP chunk",
+        (
+            _Column("CPU per delta, us", "", "cpu_us"),
+            _Column("wall per delta, us", "", "wall_us"),
+            _Column("server's CPU, s", "", "server_cpu_s", 2),
+            _Column("lost", "", "lost", 0),
+        ),
+    ),
+    "scale": ("Scale: very many streams at 5 deltas/s", _MANY),
+    "import": (
+        "Start: the import",
+        (_Column("CPU, ms", "", "cpu_ms"), _Column("wall, ms", "", "wall_ms")),
+    ),
+    "first token": (
+        "Start: from the start of the process to the first token",
+        (_Column("CPU, ms", "", "cpu_ms"), _Column("wall, ms", "", "wall_ms")),
+    ),
+    "idle": (
+        "Memory: streams that are open while nothing comes",
+        (_Column("KB per stream", "", "kb_per_stream"), _Column("threads", "", "threads", 0)),
+    ),
+    "sleeper": (
+        "Memory: a consumer that sleeps while a million deltas wait for it",
+        (_Column("growth, MB", "", "grown_mb", 2), _Column("lost", "", "lost", 0)),
+    ),
+    "event": (
+        "Memory: one event of 16 MB",
+        (
+            _Column("CPU, ms", "", "cpu_ms", 0),
+            _Column("wall, ms", "", "wall_ms", 0),
+            _Column("peak above the start, MB", "", "peak_mb", 0),
+        ),
+    ),
+}
+
+
+def machine(versions: Mapping[str, str]) -> str:
+    """Say on what the run was made, in one line."""
+    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
+    return (
+        f"Python {platform.python_version()}, {platform.system()}, {_processor()}, "
+        f"{os.cpu_count()} cores{load}; {packages}"
+    )
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
+    except OSError:
+        return platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def ratios(results: Results) -> str:
+    """Return the one table: how many times what llm-sse takes each contestant takes."""
+    columns = [column for column in _RATIOS if column.key in results.keys]
+    names = list(dict.fromkeys(name for column in columns for name in results.clients(column.key)))
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        if name in _OURS:
+            continue
+        cells = []
+        for column in columns:
+            ours = _SAME_FORMAT.get(name, "llm-sse") if column.key == "drain" else "llm-sse"
+            value = results.ratio(column.key, column.figure, name, ours)
+            cells.append("" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}")
+        rows.append((name, *cells))
+    return table(("x what llm-sse takes", *(column.head for column in columns)), rows)
+
+
+def targets(results: Results) -> str:
+    """Return the table of what is promised, and whether it is kept."""
+    rows = []
+    for target, value, met in judge(results):
+        verdict = {True: "met", False: "**not met**", None: "not measured"}[met]
+        said = "" if value is None else f"{_short(value)} {target.unit}".strip()
+        rows.append((target.words, f"{_short(target.most)} {target.unit}".strip(), said, verdict))
+    return table(("target", "at most", "measured", ""), rows)
+
+
+def _short(value: float) -> str:
+    return f"{value:.3f}" if value < 0.1 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def described(results: Results) -> Iterator[tuple[str, str]]:
+    """Yield a title and a table for each measurement."""
+    for key in results.keys:
+        streams = key.partition(" ")[2]
+        paced = (f"Paced: at once {streams}, at 25 deltas/s each", _MANY)
+        title, columns = _DETAILS.get(key, paced)
+        rows = [
+            (name, *(_cell(results, key, name, column) for column in columns))
+            for name in results.clients(key)
+        ]
+        rounds = max(results.rounds(key, name) for name in results.clients(key))
+        heads = ("", *(column.head for column in columns))
+        yield f"{title} (median of {rounds}; least to greatest)", table(heads, rows)
+
+
+def _cell(results: Results, key: str, name: str, column: _Column) -> str:
+    median = results.median(key, name, column.figure)
+    spread = results.spread(key, name, column.figure)
+    if median is None or spread is None:
+        return "-"
+    low, high = (f"{value:.{column.digits}f}" for value in spread)
+    middle = f"{median:.{column.digits}f}"
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
+def tables(results: Results, versions: Mapping[str, str], took_s: float) -> dict[str, str]:
+    """Return what stands between the page's marks, by their names."""
+    rounds = 1 + max((sample.round for sample in results.samples), default=-1)
+    made = (
+        f"Measured in one run of {took_s / 60:.1f} minutes, {rounds} rounds: {machine(versions)}."
+    )
+    details = "\n\n".join(f"### {title}\n\n{body}" for title, body in described(results))
+    faults = "\n".join(f"* {fault}" for fault in results.faults())
+    return {
+        "machine": made,
+        "targets": targets(results),
+        "ratios": ratios(results),
+        "details": details + (f"\n\n### What was wrong\n\n{faults}" if faults else ""),
+    }
+
+
+def written(page: str, parts: Mapping[str, str]) -> str:
+    """Return the page with the parts between their marks.
+
+    Raises:
+        ValueError: The page lacks a mark.
+    """
+    for name, part in parts.items():
+        begin, end = f"<!-- {name}: python -m benchmarks --docs -->\n", f"<!-- {name}: end -->"
+        before, begun, rest = page.partition(begin)
+        _, ended, after = rest.partition(end)
+        if not (begun and ended):
+            raise ValueError(f"the page lacks the marks of {name!r}")
+        page = f"{before}{begin}\n{part}\n\n{end}{after}"
+    return page

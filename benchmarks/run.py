@@ -1,0 +1,175 @@
+"""The processes of a benchmark: its server, and one for each measurement of a contestant."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from .clients import Client
+from .figures import Sample
+from .plan import Measurement
+from .server import order
+
+__all__ = ["Missing", "Server", "check_installed", "measure"]
+
+_ROOT = Path(__file__).parents[1]
+#: How long one measurement may take before its process is ended, in seconds.
+_LIMIT_S = 60.0
+_SHOWN_CHARS = 300
+
+#: Keep what is printed last: a library may print something itself.
+_IMPORT = """
+import time
+cpu, wall = time.process_time_ns(), time.perf_counter_ns()
+import {imports}
+cpu, wall = time.process_time_ns() - cpu, time.perf_counter_ns() - wall
+print('\\n{{"cpu_ms": %.3f, "wall_ms": %.3f, "right": true}}' % (cpu / 1e6, wall / 1e6))
+"""
+_FIRST_TOKEN = """
+import sys, time
+from benchmarks.clients.{module} import {connect} as connect
+next(connect(sys.argv[1])(sys.argv[2]))
+print('\\n{{"at_ns": %d, "cpu_ms": %.3f, "right": true}}'
+      % (time.monotonic_ns(), time.process_time_ns() / 1e6), flush=True)
+"""
+
+
+class Missing(Exception):
+    """A contestant's package is not installed."""
+
+
+class Server:
+    """The server, in a process of its own.
+
+    Attributes:
+        url: Where it is.
+    """
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "benchmarks.server"],
+            cwd=_ROOT,
+            env=_environment(),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.url = f"http://127.0.0.1:{int(self._line())}"
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def cpu_s(self) -> float:
+        """Return the processor time that it has used, in seconds."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        return float(self._line())
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def check_installed(clients: Sequence[Client]) -> dict[str, str]:
+    """Return the versions of what the contestants need.
+
+    Raises:
+        Missing: Something is not installed.
+    """
+    versions = {}
+    missing = []
+    for client in clients:
+        try:
+            versions[client.distribution] = metadata.version(client.distribution)
+        except metadata.PackageNotFoundError:
+            if client.distribution != "llm-sse":  # which runs from its source as well
+                missing.append(client.distribution)
+    if missing:
+        names = ", ".join(dict.fromkeys(missing))
+        raise Missing(
+            f"not installed: {names}. The extra has them: pip install -e '.[bench]'; or choose "
+            "others with --clients"
+        )
+    return versions
+
+
+def measure(server: Server, measurement: Measurement, number: int) -> Sample:
+    """Make one measurement in a process of its own."""
+    client = measurement.client
+    begun_cpu_s = server.cpu_s()
+    begun_ns = time.monotonic_ns()
+    try:
+        figures, fault = _figures(_command(server.url, measurement))
+    except subprocess.TimeoutExpired:
+        figures, fault = {}, f"did not finish in {_LIMIT_S:.0f} s"
+    if "at_ns" in figures:
+        figures["wall_ms"] = (figures.pop("at_ns") - begun_ns) / 1e6
+    if figures:
+        figures["server_cpu_s"] = server.cpu_s() - begun_cpu_s
+        if figures.get("lost"):
+            fault = f"{figures['lost']} deltas were lost"
+        elif not figures["right"]:
+            fault = "the text is not the one that was sent"
+    return Sample(measurement.key, client.name, number, figures, fault)
+
+
+def _command(url: str, measurement: Measurement) -> list[str]:
+    client = measurement.client
+    if measurement.task == "import":
+        return ["-c", _IMPORT.format(imports=client.imports)]
+    if measurement.task == "first token":
+        code = _FIRST_TOKEN.format(module=client.module, connect=client.connect)
+        return ["-c", code, url, order("drain", 1)]
+    given = {"task": measurement.task, "client": client.name, "url": url, **measurement.arguments}
+    return ["-m", "benchmarks.child", json.dumps(given)]
+
+
+def _figures(command: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+    """Run Python; return the JSON of its last line, or why there is none."""
+    done = subprocess.run(
+        [sys.executable, *command],
+        cwd=_ROOT,
+        env=_environment(),
+        capture_output=True,
+        text=True,
+        timeout=_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        said = done.stderr.strip().rpartition("\n")[2] or f"exit status {done.returncode}"
+        return {}, said[:_SHOWN_CHARS]
+    figures: dict[str, Any] = json.loads(done.stdout.strip().rpartition("\n")[2])
+    return figures, None
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment of every process: no proxy between, and compiled files kept."""
+    environment = {
+        name: value
+        for name, value in os.environ.items()
+        if name != "PYTHONDONTWRITEBYTECODE" and not name.lower().endswith("_proxy")
+    }
+    environment["PYTHONPATH"] = os.pathsep.join(
+        filter(None, (str(_ROOT), environment.get("PYTHONPATH")))
+    )
+    # It would fetch a list of prices first.
+    environment["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
+    return environment
