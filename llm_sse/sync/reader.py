@@ -176,12 +176,18 @@ class Reader:
             StreamError: The one error that ended the stream.
         """
         self._claim()
+        add_text = self._answer.text_deltas.append
         try:
             while (batch := self._next_batch()) is not None:
                 for event in batch:
                     if self.ended:
                         return
-                    self._note(event)
+                    if type(event) is TextDelta:  # nearly every event is one
+                        add_text(event.text)
+                        self._content_seen = True
+                        self._phase_waited_s = 0.0
+                    else:
+                        self._note(event)
                     yield event
         finally:
             self.claimed = False
