@@ -55,6 +55,30 @@ class TestChannel:
         assert _read_all(channel) == list(range(1000))
         thread.join()
 
+    def test_it_knows_how_full_it_was(self) -> None:
+        """The most that waited at once is remembered; what the consumer works on is not waiting."""
+        channel: Channel[int] = Channel(10)
+        for item in range(4):
+            channel.put(item)
+        assert channel.high_water == 0  # nothing was handed over
+        channel.flush()
+        assert channel.get() == [0, 1, 2, 3]
+        channel.put(4)
+        channel.end()
+        assert (channel.high_water, channel.producer_waited_s) == (4, 0)
+
+    def test_it_knows_how_long_the_producer_waited(self) -> None:
+        """The time without room adds up, also while the producer still waits."""
+        channel: Channel[int] = Channel(1)
+        thread, _ = _in_thread(lambda: [channel.put(item) for item in range(3)])
+        until(lambda: channel.producer_waited_s > 0)
+        assert channel.get() == [0]
+        before = channel.producer_waited_s
+        until(lambda: channel.producer_waited_s > before)
+        channel.close()
+        thread.join()
+        assert channel.high_water == 1
+
     @pytest.mark.parametrize("maxsize", [1, 2, 3, 10])
     def test_never_more_than_the_bound_waits(self, maxsize: int) -> None:
         """Counted at every single item, no more than the bound waits for the consumer."""
