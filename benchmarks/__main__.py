@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -72,9 +74,12 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _run(measurements: Sequence[Measurement], rounds: int) -> Results:
-    """Make all measurements, interleaved; say on standard error where it is."""
+    """Make all measurements, interleaved; say on standard error where it is.
+
+    Ctrl-C, or a SIGTERM, ends it with what there is.
+    """
     results = Results()
-    with Server() as server:
+    with suppress(KeyboardInterrupt), Server() as server:
         # Python compiles what it imports the first time, and that is nobody's start.
         for client in dict.fromkeys(measurement.client for measurement in measurements):
             measure(server, Measurement("first token", client, "first token", {}), 0)
@@ -142,4 +147,5 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

@@ -23,6 +23,8 @@ _IMPORTS = (
 )
 _FIRST_TOKEN = ("floor", *_IMPORTS)
 
+_ALL, _FEWER = 1_000_000, 3
+
 
 class Measurement(NamedTuple):
     """One figure's origin: a task of one contestant.
@@ -39,7 +41,7 @@ class Measurement(NamedTuple):
     client: Client
     task: str
     arguments: Mapping[str, Any]
-    most_rounds: int = 1_000_000
+    most_rounds: int = _ALL
 
 
 def plan(
@@ -77,16 +79,21 @@ def _drain(quick: bool) -> Iterator[Measurement]:
 
 def _paced(quick: bool) -> Iterator[Measurement]:
     for streams in (1, 5) if quick else (1, 50, 500):
+        many = streams > 100  # which takes long where it is too much for one interpreter
         for name in _PACED:
-            arguments = {"streams": streams, "per_s": 25.0, "deltas": 5 if quick else 50}
-            yield Measurement(f"paced {streams}", find(name), "paced", arguments)
+            deltas = 5 if quick else 25 if many else 50
+            arguments = {"streams": streams, "per_s": 25.0, "deltas": deltas}
+            yield Measurement(
+                *(f"paced {streams}", find(name), "paced", arguments),
+                most_rounds=_FEWER if many else _ALL,
+            )
 
 
 def _scale(quick: bool) -> Iterator[Measurement]:
     streams = 10 if quick else 1000
     for name in ("llm-sse", "tutorial"):
-        arguments = {"streams": streams, "per_s": 5.0, "deltas": 4 if quick else 20}
-        yield Measurement("scale", find(name), "paced", arguments, most_rounds=3)
+        arguments = {"streams": streams, "per_s": 5.0, "deltas": 4 if quick else 15}
+        yield Measurement("scale", find(name), "paced", arguments, _FEWER)
 
 
 def _start(quick: bool) -> Iterator[Measurement]:  # there is no smaller start
@@ -105,7 +112,7 @@ def _memory(quick: bool) -> Iterator[Measurement]:
     yield Measurement("sleeper", find("llm-sse"), "sleeper", arguments)
     arguments = {"bytes_": 160_000 if quick else 16_000_000}
     for name in _EVENT:
-        yield Measurement("event", find(name), "event", arguments, most_rounds=3)
+        yield Measurement("event", find(name), "event", arguments, _FEWER)
 
 
 _MAKE = {"drain": _drain, "paced": _paced, "scale": _scale, "start": _start, "memory": _memory}

@@ -64,6 +64,6 @@ ALL = (
     Client("openai", "openai_sdk", "connect", "openai", "openai", "openai"),
     Client("anthropic-raw", "anthropic_sdk", "connect_raw", "anthropic", "anthropic", "anthropic"),
     Client("anthropic", "anthropic_sdk", "connect_text", "anthropic", "anthropic", "anthropic"),
-    Client("google-genai", "genai_sdk", "connect", "google.genai", "google-genai", "gemini", 0.5),
-    Client("litellm", "litellm_sdk", "connect", "litellm", "litellm", "openai", 0.2),
+    Client("google-genai", "genai_sdk", "connect", "google.genai", "google-genai", "gemini", 0.25),
+    Client("litellm", "litellm_sdk", "connect", "litellm", "litellm", "openai", 0.1),
 )
