@@ -302,10 +302,12 @@ class Reader:
             StreamError: The stream's ending.
         """
         limit_s, phase = self._limit()
-        waits = [seconds for seconds in (timeout_s, limit_s) if seconds is not None]
+        wait_s = limit_s
+        if timeout_s is not None and (limit_s is None or timeout_s < limit_s):
+            wait_s = timeout_s
         begun = time.monotonic()
         try:
-            batch = self.channel.get(min(waits, default=None))
+            batch = self.channel.get(wait_s)
         except ChannelTimeout:
             self._count(time.monotonic() - begun)
             if phase is None or (
@@ -327,18 +329,17 @@ class Reader:
     def _limit(self) -> tuple[float | None, TimeoutPhase | None]:
         """Return how long the next wait may be, and which clock says so."""
         limits = self._timeouts
-        clocks: list[tuple[float | None, float, TimeoutPhase]] = [
-            (limits.idle_s, self._phase_waited_s, "idle")
-            if self._content_seen
-            else (limits.first_token_s, self._phase_waited_s, "first_token"),
-            (limits.total_s, self._waited_s, "total"),
-        ]
-        left: list[tuple[float, TimeoutPhase]] = [
-            (max(0.0, limit_s - waited_s), phase)
-            for limit_s, waited_s, phase in clocks
-            if limit_s is not None
-        ]
-        return min(left, default=(None, None))
+        phase: TimeoutPhase | None = "idle" if self._content_seen else "first_token"
+        left_s = limits.idle_s if self._content_seen else limits.first_token_s
+        if left_s is None:
+            phase = None
+        else:
+            left_s = max(0.0, left_s - self._phase_waited_s)
+        if limits.total_s is not None:
+            total_left_s = max(0.0, limits.total_s - self._waited_s)
+            if left_s is None or total_left_s < left_s:
+                return total_left_s, "total"
+        return left_s, phase
 
     def _count(self, waited_s: float) -> None:
         self._waited_s += waited_s
