@@ -71,7 +71,7 @@ SERVERS: dict[str, Server] = {
     "flask-gunicorn-gevent": Server((*_GUNICORN, "-k", "gevent", _FLASK)),
     "flask-uwsgi": Server((*_UWSGI, "--threads", "4", "--http-socket", "fd://{fd}")),
     "flask-uwsgi-gevent": Server(
-        (*_UWSGI, "--gevent", "100", "--gevent-monkey-patch", "--http-socket", "fd://{fd}")
+        (*_UWSGI, "--gevent", "100", "--gevent-early-monkey-patch", "--http-socket", "fd://{fd}")
     ),
     "flask-uwsgi-router": Server(
         (

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import datetime
+import signal
 import subprocess
 import sys
 import tempfile
@@ -63,6 +64,10 @@ class Row(NamedTuple):
         return f"{self.server}, {self.through}" if self.through else self.server
 
 
+#: `stream_sync` itself: what of the figures is not the web's.
+_NO_SERVER = Row("none", None)
+
+
 class Figures:
     """What was measured of one row, in seconds but for the pace."""
 
@@ -82,17 +87,12 @@ class Figures:
 
     def cells(self) -> Iterator[str]:
         """Write the medians."""
-        yield from pace_cells(self.paces)
+        yield f"{median(pace.first_ms for pace in self.paces):.1f} ms"
+        yield f"{median(pace.worst_gap_ms for pace in self.paces):.1f} ms"
         in_mid_answer, *others = self.left()
-        yield f"{median(in_mid_answer) * 1e3:.0f} ms"
+        yield f"{median(in_mid_answer) * 1e3:.0f} ms" if in_mid_answer else ""
         for seconds in others:
-            yield f"{median(seconds):.1f} s"
-
-
-def pace_cells(paces: Sequence[Pace]) -> Iterator[str]:
-    """Write the medians of what was read."""
-    yield f"{median(pace.first_ms for pace in paces):.1f} ms"
-    yield f"{median(pace.worst_gap_ms for pace in paces):.1f} ms"
+            yield f"{median(seconds):.1f} s" if seconds else ""
 
 
 def rows(nginx: bool) -> list[Row]:
@@ -110,12 +110,14 @@ def rows(nginx: bool) -> list[Row]:
 
 
 def measure(sites: Sites, asked: Sequence[Row], runs: int, clock: Clock) -> dict[Row, Figures]:
-    """Measure rows, round by round."""
+    """Measure rows, and what there is without a web server, round by round."""
     places = {row: Site(*sites.find(row.server, row.view, row.through)) for row in asked}
-    figures = {row: Figures() for row in asked}
+    figures = {row: Figures() for row in (_NO_SERVER, *asked)}
     for site in places.values():  # what is done once, such as imports, is no server's usual time
         site.answer()
+    asked_without_site()
     for _ in range(runs):
+        figures[_NO_SERVER].paces.append(asked_without_site())
         for row, site in places.items():
             figures[row].paces.append(site.answer())
             figures[row].in_mid_answer.append(site.leave_in_mid_answer())
@@ -189,9 +191,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"\n{'Through nginx' if nginx else 'Directly'}:\n", flush=True)
             print(table(_HEADS, lines), flush=True)
             late += [row.title for row, figures in measured.items() if _is_late(figures, clock)]
-        # Last, because the servers need the processor while they come up.
-        paces = [asked_without_site() for _ in range(options.runs + 1)][1:]
-        print("\nWithout a web server:", ", ".join(pace_cells(paces)), flush=True)
     if late:
         print("\nNot noticed within one heartbeat:", ", ".join(late))
     return 1 if late else 0
@@ -199,8 +198,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _is_late(figures: Figures, clock: Clock) -> bool:
     """Whether a median is above one heartbeat and what a busy machine adds."""
-    return any(median(seconds) > clock.heartbeat_s * 1.05 + 0.1 for seconds in figures.left())
+    bound_s = clock.heartbeat_s * 1.05 + 0.1
+    return any(median(seconds) > bound_s for seconds in figures.left() if seconds)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the servers end, too
     sys.exit(main())

@@ -24,6 +24,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from contextvars import ContextVar
 from email.utils import formatdate
 from http.cookiejar import DefaultCookiePolicy
 from io import BufferedReader
@@ -326,7 +327,7 @@ def send(
             call.restart()
             response = _post(request, session or shared_session(), limits, call)
     finally:
-        _current.call = None
+        _current.set(None)
         call.forget_duplicate()
     stream = ByteStream(response, before_read, call)
     if tap is not None:
@@ -349,7 +350,7 @@ def _post(
     limits: tuple[float, float | None],
     call: _Call,
 ) -> requests.Response:
-    _current.call = call
+    _current.set(call)
     credentials = request.credentials
 
     def authorize(prepared: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -638,12 +639,9 @@ class _Call:
                 self._shut_down()
 
 
-class _Current(threading.local):
-    call: _Call | None = None
-
-
-#: The call of this thread, for the connection classes: urllib3 has no other way to tell them.
-_current = _Current()
+#: The call that connects, for the connection classes: urllib3 has no other way to tell them. It is
+#: no `threading.local`: greenlets would share it where gevent patches after this was imported.
+_current: ContextVar[_Call | None] = ContextVar("llm_sse_call", default=None)
 
 
 class _Connection(HTTPConnection):
@@ -654,13 +652,13 @@ class _Connection(HTTPConnection):
 
     def _new_conn(self) -> socket.socket:
         self._is_new = True
-        call = _current.call
+        call = _current.get()
         return super()._new_conn() if call is None else _dial(self, call)
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if self.sock is None:
             self.connect()
-        self.call = call = _current.call
+        self.call = call = _current.get()
         if call is not None and self.sock is not None:
             call.uses(self.sock, reused=not self._is_new)
         self._is_new = False

@@ -36,7 +36,6 @@ class TestWebServers:
         for seconds in figures.left():
             seconds.append(0.1)
         figures.before_the_status[:] = [100.0]
-        monkeypatch.setattr(web_servers, "asked_without_site", lambda: Pace(0.0, 0.0))
         monkeypatch.setattr(
             web_servers, "measure", lambda *_: {Row("flask-werkzeug", None): figures}
         )

@@ -112,6 +112,24 @@ class TestEveryServer:
         finally:
             browser.leave()
 
+    def test_a_browser_that_leaves_ends_no_other_question(
+        self, site: tuple[Address, str], server: FakeServer
+    ) -> None:
+        """Three read at once; each that leaves ends its own question, while the others go on."""
+        server.script(say("one"), stall())
+        browsers = []
+        for number in range(3):
+            browsers.append(visit(site, server))
+            browsers[-1].read_until(b'"one"')
+            assert len(server.requests) == number + 1
+        left = []
+        for number in (1, 0, 2):
+            left.append(number)
+            browsers[number].leave()
+            assert server.requests[number].ended.wait(5)
+            ended = [request.ended.is_set() for request in server.requests]
+            assert ended == [other in left for other in range(3)]
+
     def test_a_whole_answer_ends_once(self, site: tuple[Address, str], server: FakeServer) -> None:
         """All tokens come in order, numbered, and then one end; no compressor has taken them."""
         server.script(say(" ".join(map(str, range(200)))))
