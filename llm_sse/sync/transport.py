@@ -55,6 +55,8 @@ if TYPE_CHECKING:
 __all__ = ["ByteStream", "Tap", "send", "shared_session"]
 
 _READ_BYTES = 65536
+#: What one read of a chunked body asks for until it is not enough.
+_FEW_BYTES = 8192
 _POOL_SIZE = 1024
 
 #: How soon it shows that a pooled connection had been closed, in seconds: after one round trip,
@@ -216,6 +218,7 @@ class _Chunked:
         self._message = message
         self._file = file
         self._decoder = ChunkedDecoder()
+        self._read_bytes = _FEW_BYTES
 
     @classmethod
     def of(cls, raw: urllib3.HTTPResponse) -> _Chunked | None:
@@ -243,9 +246,14 @@ class _Chunked:
             return None
         if self._decoder.broken is not None:
             raise self._decoder.broken
-        data = self._file.read1(_READ_BYTES)
+        data = self._file.read1(self._read_bytes)
         if not data:
             raise ConnectionResetError("the connection ended in the middle of the body")
+        # A read that waits holds all the memory that it may fill: little where deltas come singly.
+        if len(data) == self._read_bytes:
+            self._read_bytes = _READ_BYTES
+        elif len(data) < _FEW_BYTES // 8:
+            self._read_bytes = _FEW_BYTES
         return self._decoder.feed(data)
 
     def _end(self) -> None:
