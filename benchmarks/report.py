@@ -12,10 +12,10 @@ from .figures import Results
 from .soak_report import table
 from .targets import judge
 
-__all__ = ["PARTS", "described", "machine", "ratios", "tables", "targets", "written"]
+__all__ = ["PARTS", "costs", "described", "machine", "ratios", "tables", "targets", "written"]
 
 #: What `tables` returns, and the page has marks for.
-PARTS = ("machine", "targets", "ratios", "details")
+PARTS = ("machine", "targets", "ratios", "costs", "details")
 
 #: Against which of ours a contestant is held: the one that speaks the same format.
 _SAME_FORMAT = {
@@ -32,6 +32,9 @@ class _Column(NamedTuple):
     figure: str
     digits: int = 1
 
+
+#: How long an answer is of which the page tells the costs.
+_ANSWER_DELTAS = 500
 
 _RATIOS = (
     _Column("drain, CPU", "drain", "cpu_us"),
@@ -128,6 +131,28 @@ def ratios(results: Results) -> str:
     return table(("x what llm-sse takes", *(column.head for column in columns)), rows)
 
 
+_COSTS = (
+    (_Column("CPU s, drained", "drain", "cpu_us"), _ANSWER_DELTAS / 1000),
+    (_Column("CPU s, paced, 50 at once", "paced 50", "cpu_us"), _ANSWER_DELTAS / 1000),
+    (_Column("MB, all open and silent", "idle", "kb_per_stream", 0), 1.0),
+)
+
+
+def costs(results: Results) -> str:
+    """Return what a thousand answers cost: processor time in seconds, memory in megabytes."""
+    columns = [(column, factor) for column, factor in _COSTS if column.key in results.keys]
+    names = dict.fromkeys(name for column, _ in columns for name in results.clients(column.key))
+    rows: list[tuple[str, ...]] = []
+    for name in names:
+        medians = [results.median(column.key, name, column.figure) for column, _ in columns]
+        cells = [
+            "" if median is None else f"{median * factor:.{column.digits}f}"
+            for median, (column, factor) in zip(medians, columns, strict=True)
+        ]
+        rows.append((name, *cells))
+    return table(("1,000 answers", *(column.head for column, _ in columns)), rows)
+
+
 def targets(results: Results) -> str:
     """Return the table of what is promised, and whether it is kept."""
     rows = []
@@ -179,6 +204,7 @@ def tables(results: Results, versions: Mapping[str, str], took_s: float) -> dict
         "machine": made,
         "targets": targets(results),
         "ratios": ratios(results),
+        "costs": costs(results),
         "details": details + (f"\n\n### What was wrong\n\n{faults}" if faults else ""),
     }
 

@@ -182,6 +182,16 @@ class TestTargets:
         assert "| openai | 30 |" in said
 
 
+class TestCosts:
+    def test_are_those_of_a_thousand_answers(self) -> None:
+        """A microsecond for each of 500 deltas of 1,000 answers is half a second of CPU."""
+        found = results(llm_sse=[4.0], floor=[1.0])
+        found.add(Sample("idle", "llm-sse", 0, {"kb_per_stream": 60.0}))
+        said = report.costs(found)
+        assert "| llm-sse | 2.0 | 60 |" in said
+        assert "| floor | 0.5 |  |" in said
+
+
 class TestPlan:
     def test_rounds_are_interleaved(self) -> None:
         """Everything is made once before anything is made again, and some things not so often."""
