@@ -143,6 +143,14 @@ class Visit(ReplayStore):
         self._answers.hand_over(answer, reader)
         return reader
 
+    def ending(self, stream: str) -> bytes | None:
+        """Return the last event of an answer that has ended."""
+        return self._answers.store.ending(stream)
+
+    def stop(self, stream: str) -> None:
+        """Have an answer end, wherever it is written."""
+        self._answers.store.stop(stream)
+
     def _enter(self, stream: str) -> tuple[_Answer, Callable[[], None]]:
         """Enter an answer; return it, and what leaves it, once, however often it is called."""
         answer = self._answers.enter(stream, self._client, self._name)
@@ -173,6 +181,9 @@ class _Writer(ReplayWriter):
 
     def discard(self) -> None:
         self._writer.discard()
+
+    def refuse(self, refusal: bytes) -> None:
+        self._writer.refuse(refusal)
 
     def close(self) -> None:
         try:

@@ -36,10 +36,10 @@ from ..events import Event, Finish, StreamStart
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
-from .problem import Problem, problem_of
-from .pump import EventStream, Told, is_stream, release, start_pump
+from .problem import NOTHING_MORE, Problem, RefusedError, problem_of
+from .pump import EventStream, Factory, Told, is_stream, open_stream, release, start_pump
 from .replay import Entry, check_seconds
-from .retelling import NOT_REPLAYED, Asked, Factory, Retold, check_replay, retell
+from .retelling import NOT_REPLAYED, Asked, Retold, check_replay, retell
 
 __all__ = ["BrokenBody", "StreamBody", "headers_of", "make_body"]
 
@@ -128,6 +128,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         except ChannelTimeout:
             raise
         except BaseException as error:
+            if error is not self._channel.error:
+                raise  # a signal's, or another reader's
             return self._problem(error)
         if batch is None:
             return self._problem(_broken_off())
@@ -217,10 +219,14 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
                 return self._fail(error)
         if batch is None:
             return self._end()
+        written = bytearray()
         try:
-            return b"".join(map(self._encode, batch))
+            for event in batch:
+                written += self._encode(event)
         except Exception as error:
-            return self._fail(error)
+            # What came before it is the answer's, and its ids are taken.
+            return bytes(written) + self._fail(error)
+        return bytes(written)
 
     def _encode(self, event: Event | Entry) -> bytes:
         if isinstance(event, Entry):
@@ -254,7 +260,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self.close()
         if isinstance(error, StreamError):
             _log.warning("%s: %s", type(error).__name__, error)
-        else:
+        elif not isinstance(error, RefusedError):
             _log.error("a stream for a browser failed", exc_info=error)
         return problem_of(error)
 
@@ -286,7 +292,9 @@ def headers_of(format: Format) -> dict[str, str]:
         "Content-Type": format.content_type,
         "Cache-Control": "no-cache, no-transform",
         # Middleware and proxies that compress leave alone what has an encoding already; a
-        # compressor would keep the first tokens until it has enough of them.
+        # compressor would keep the first tokens until it has enough of them. RFC 9110, section
+        # 8.4.1, means this word for requests; but it is the one thing that Django's GZipMiddleware
+        # and Flask-Compress look at, neither knows `no-transform`, and clients know the word.
         "Content-Encoding": "identity",
         "X-Accel-Buffering": "no",
         **format.headers,
@@ -313,7 +321,9 @@ def make_body(
         on_thread_end: Called in the thread that has read the stream.
 
     Returns:
-        The body; with a replay also what is answered instead.
+        The body; or what is answered instead. Without a replay that is 204 for a browser that comes
+        back: nobody is asked twice because a connection broke, or because `EventSource` does not
+        know an end.
 
     Raises:
         ConfigurationError: One of the arguments cannot be.
@@ -328,8 +338,15 @@ def make_body(
             if isinstance(told, Problem):
                 return told
             return StreamBody(told, Retold(format, told.cursor), heartbeat_s=heartbeat_s)
+        if asked.last_event_id:
+            if isinstance(stream, TokenStream):
+                stream.close()
+            return NOTHING_MORE
         if callable(stream) and not is_stream(stream):
-            stream = stream()
+            try:
+                stream = open_stream(stream)
+            except RefusedError as error:
+                return error.problem
         if not is_stream(stream):
             raise ConfigurationError(
                 f"sse_response streams what stream_sync returns, or events, "

@@ -101,11 +101,12 @@ def sse_response(
             closed at its end.
         format: `tokens`, `events`, `openai`, `ui-message` or `text`.
         status_wait_s: How long to wait for the provider's status, in seconds. Then the response
-            begins anyway.
+            begins anyway. Until then a browser that has gone is not noticed.
         heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
             within that time (at once under ASGI).
-        request: The view's request; `replay` needs it, for its `Last-Event-ID`. With it HEAD is
-            answered without asking anybody, where the first argument is a function.
+        request: The view's request; `replay` needs it. With it a browser that comes back
+            (`Last-Event-ID`) gets 204, and nobody is asked; HEAD is answered without asking
+            anybody, where the first argument is a function.
         replay: Where streams are kept for browsers that come back: a `MemoryReplay` or a
             `RedisReplay`. The first argument is then a function that opens the stream. A request
             with `Last-Event-ID` gets what follows that event; nothing (204) when that was the end;
@@ -113,7 +114,8 @@ def sse_response(
         key: With `replay`, whose the stream is: a user, a session. Only requests with the same key
             can read it.
         name: With `replay`, the site's own name for this question of this key: a request for a
-            name that is kept joins that stream from its beginning, and asks nobody.
+            name that is kept joins that stream from its beginning, and asks nobody, unless it has
+            ended with an error.
         keep_running: With `replay`, whether the stream is read to its end also when nobody listens.
         grace_s: With `replay`, how long nobody may listen before the stream is closed, in seconds,
             without `keep_running`.

@@ -36,10 +36,11 @@ def sse_response(
     Args:
         stream: What `stream_sync` or `run_tools` returned, or any iterable of events that ends with
             a `Finish`. It is read in another thread, to which this one's context variables are
-            copied. Or a function that returns it.
+            copied. Or a function that returns it, which is called only if somebody has to be
+            asked: not for HEAD, and not for a browser that comes back (204, without `replay`).
         format: `tokens`, `events`, `openai`, `ui-message` or `text`.
         status_wait_s: How long to wait for the provider's status, in seconds. Then the response
-            begins anyway.
+            begins anyway. Until then a browser that has gone is not noticed.
         heartbeat_s: How long nothing may be sent, in seconds; a browser that has gone is noticed
             within that time.
         replay: Where streams are kept for browsers that come back: a `MemoryReplay` or a
@@ -49,7 +50,8 @@ def sse_response(
         key: With `replay`, whose the stream is: a user, a session. Only requests with the same key
             can read it.
         name: With `replay`, the site's own name for this question of this key: a request for a
-            name that is kept joins that stream from its beginning, and asks nobody.
+            name that is kept joins that stream from its beginning, and asks nobody, unless it has
+            ended with an error.
         keep_running: With `replay`, whether the stream is read to its end also when nobody listens.
         grace_s: With `replay`, how long nobody may listen before the stream is closed, in seconds,
             without `keep_running`.

@@ -12,13 +12,15 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from ..errors import APIError, ConfigurationError
+from ..errors import APIError, ConfigurationError, ProtocolError
 from ..events import (
     Citation,
     Event,
     FellBack,
     Finish,
+    FinishReason,
     ReasoningDelta,
+    RefusalDelta,
     Resumed,
     Retrying,
     StreamStart,
@@ -31,11 +33,13 @@ from ..events import (
 )
 from ..providers import find_provider
 from ..sse import encode_comment, encode_sse
-from .problem import Problem
+from .problem import Problem, problem_of
 from .ui_message import UIMessageChunks
 
 __all__ = ["FORMATS", "Format", "find_format"]
 
+#: What the model says to the visitor.
+_SAID = (TextDelta, RefusalDelta)
 _TOOL_FAILED = "the tool failed"
 _ATTEMPT_FAILED = "the model could not be reached"
 
@@ -82,11 +86,28 @@ class Format(ABC):
 
 
 class Tokens(Format):
-    """The text, delta by delta: `data: {"token": "..."}`; nothing else is told."""
+    """The text, delta by delta: `data: {"token": "..."}`; a refusal is what the model says, too.
+
+    Nothing else is told, but an end that is not the model's own (`length`, `content_filter`, ...):
+    `event: finish`, `data: {"type": "finish", "reason": "..."}`, before `[DONE]`. Else an answer
+    that was cut would look whole.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._reason: FinishReason = "stop"
 
     def encode(self, event: Event) -> bytes:
         """Return the bytes for a text delta."""
-        return self._json({"token": event.text}) if isinstance(event, TextDelta) else b""
+        if isinstance(event, Finish):
+            self._reason = event.reason
+        return self._json({"token": event.text}) if isinstance(event, _SAID) else b""
+
+    def end(self) -> bytes:
+        """Return why the answer ended, where that says something, and `[DONE]`."""
+        if self._reason == "stop":
+            return super().end()
+        return self._json({"type": "finish", "reason": self._reason}, name="finish") + super().end()
 
 
 class Events(Format):
@@ -113,13 +134,13 @@ class OpenAIChunks(Format):
     Tools that ran on the site are not the client's affair: calls are told when their answer has
     ended and nobody has answered them; so is the one finish reason. As there, usage is not told to
     who did not ask for it. What another provider would not understand (its own objects, opaque
-    reasoning) is left out.
+    reasoning) is left out. An answer that the provider itself calls an error ends as one.
 
     Source: https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
     #: Words of ours for which there is none.
-    _REASONS: ClassVar[dict[str, Any]] = {"pause": "stop", "other": "stop", "error": "stop"}
+    _REASONS: ClassVar[dict[str, Any]] = {"pause": "stop", "other": "stop"}
 
     def __init__(self) -> None:
         super().__init__()
@@ -150,6 +171,8 @@ class OpenAIChunks(Format):
 
     def end(self) -> bytes:
         """Return the calls that wait for an answer, the finish reason and `[DONE]`."""
+        if self._finish.reason == "error":
+            return self.error(problem_of(ProtocolError("the answer ended with an error"))) or b""
         calls = b"".join(map(self._write, self._calls))
         return calls + self._write(self._finish)
 
@@ -204,8 +227,8 @@ class Text(Format):
     heartbeat = None
 
     def encode(self, event: Event) -> bytes:
-        """Return the text of a text delta."""
-        return event.text.encode("utf-8", "replace") if isinstance(event, TextDelta) else b""
+        """Return the text of a text delta, or of a refusal."""
+        return event.text.encode("utf-8", "replace") if isinstance(event, _SAID) else b""
 
     def end(self) -> bytes:
         """Return nothing: the end of the body is the end of the answer."""

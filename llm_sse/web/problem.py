@@ -32,7 +32,15 @@ from ..errors import (
     TransportError,
 )
 
-__all__ = ["NOTHING_MORE", "Problem", "ReadElsewhereError", "RefusedError", "gone", "problem_of"]
+__all__ = [
+    "NOTHING_MORE",
+    "Problem",
+    "ReadElsewhereError",
+    "RefusedError",
+    "gone",
+    "misconfigured",
+    "problem_of",
+]
 
 #: The statuses in HTTP's words. Source: RFC 9110, section 15; RFC 6585, section 4.
 _TITLES = {
@@ -119,7 +127,7 @@ NOTHING_MORE: Problem = _NothingMore(
 
 
 class RefusedError(Exception):
-    """A request is answered with a problem."""
+    """A request is answered with a problem; whoever raises it has told the site's log why."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(problem.code)
@@ -128,9 +136,12 @@ class RefusedError(Exception):
 
 def problem_of(error: BaseException) -> Problem:
     """Return what a visitor may know of an error."""
+    if isinstance(error, RefusedError):
+        return error.problem
     status, code = _class_of(error)
     retryable = isinstance(error, StreamError) and error.retryable
-    retry_after_s = getattr(error, "retry_after_s", None) if retryable else None
+    # A used-up quota is not retryable, and yet 429 says when it will be there again.
+    retry_after_s = getattr(error, "retry_after_s", None) if retryable or status == 429 else None
     return Problem(
         title=_TITLES[status],
         status=status,
@@ -138,6 +149,17 @@ def problem_of(error: BaseException) -> Problem:
         code=code,
         retryable=retryable,
         retry_after_s=None if retry_after_s is None else math.ceil(retry_after_s),
+    )
+
+
+def misconfigured() -> Problem:
+    """Return what is said where the site itself cannot ask: it has no key, say."""
+    return Problem(
+        title=_TITLES[502],
+        status=502,
+        detail=_DETAILS["misconfigured"],
+        code="misconfigured",
+        retryable=False,
     )
 
 

@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import contextvars
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Union, get_args
 
+from ..errors import ConfigurationError
 from ..events import Event
 from ..sync.channel import Channel
 from ..sync.producer import flushing, start_producer
 from ..sync.stream import TokenStream
+from .problem import RefusedError, misconfigured
 
-__all__ = ["EventStream", "Told", "is_stream", "release", "start_pump"]
+__all__ = ["EventStream", "Factory", "Told", "is_stream", "open_stream", "release", "start_pump"]
 
 #: What can be streamed: a stream of ours, or any iterable of events.
 EventStream = Union[TokenStream, Iterable[Event]]
 
+#: Opens the stream, if one is needed.
+Factory = Callable[[], EventStream]
+
 _EVENTS = get_args(Event)
+
+_log = logging.getLogger("llm_sse.web.body")
 
 
 class Told(ABC):
@@ -42,6 +50,27 @@ def is_stream(stream: object) -> bool:
     return isinstance(stream, (TokenStream, Iterable)) and not isinstance(stream, (str, bytes))
 
 
+def open_stream(factory: Factory) -> EventStream:
+    """Open the stream.
+
+    Raises:
+        RefusedError: The site cannot ask as it wants to, which is not the visitor's affair: it has
+            no key, say.
+        ConfigurationError: What the function returned is no stream.
+    """
+    try:
+        stream = factory()
+    except ConfigurationError as error:
+        _log.error("the question could not be asked: %s", error)
+        raise RefusedError(misconfigured()) from error
+    if not is_stream(stream):
+        raise ConfigurationError(
+            "the function must return what stream_sync returns, or events, "
+            f"not {type(stream).__name__}"
+        )
+    return stream
+
+
 def start_pump(
     stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
 ) -> None:
@@ -59,10 +88,18 @@ def start_pump(
 
 
 def release(stream: EventStream | Told, channel: Channel[Any]) -> None:
-    """End both ends. An iterable of somebody else's is closed by the thread that iterates it."""
+    """End both ends.
+
+    A generator, or another iterator, is closed by the thread that iterates it; an iterable with a
+    `close` of its own is closed from here, where nothing waits.
+    """
     channel.close()
     if isinstance(stream, (TokenStream, Told)):
         stream.close()
+        return
+    close = None if isinstance(stream, Iterator) else getattr(stream, "close", None)
+    if callable(close):
+        close()
 
 
 def _events(

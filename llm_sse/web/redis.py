@@ -22,11 +22,13 @@ https://redis.io/docs/latest/commands/xread/, https://redis.io/docs/latest/comma
 from __future__ import annotations
 
 import logging
+import re
 import secrets
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
@@ -40,10 +42,12 @@ from .replay import (
     Entry,
     Fenced,
     Gone,
+    Refused,
     ReplayReader,
     ReplayStore,
     ReplayUnavailable,
     ReplayWriter,
+    Stopped,
     StreamState,
     check_count,
     check_seconds,
@@ -54,8 +58,31 @@ __all__ = ["RedisReplay"]
 T = TypeVar("T")
 
 _OUTAGES = (failures.ConnectionError, failures.TimeoutError, failures.BusyLoadingError)
+#: Whom it does not let in; some of them are `ConnectionError`s, but waiting does not help.
+_REFUSALS = (
+    failures.AuthenticationError,
+    failures.AuthorizationError,
+    failures.NoPermissionError,
+)
+#: What a Redis answers that cannot write now, but may soon: it is full, its disk is, it is a
+#: replica since the last failover, or has too few of its own. A script's error has the word inside.
+#: Source: https://redis.io/docs/latest/develop/reference/protocol-spec/#simple-errors and the error
+#: objects of Redis' server.c.
+_PASSING = re.compile(
+    r"\b(OOM|MISCONF|READONLY|NOREPLICAS|CLUSTERDOWN|MASTERDOWN|TRYAGAIN|LOADING)\b"
+)
+_PASSING_CLASSES = (
+    failures.OutOfMemoryError,
+    failures.ReadOnlyError,
+    failures.ClusterDownError,
+    failures.MasterDownError,
+    failures.TryAgainError,
+)
 #: The pause before a store that was out of reach is asked again, in seconds.
 _PAUSE_S = 0.1
+#: How long a refusal is kept for those who wait for the same answer, in seconds: they wait in
+#: `XREAD`, but a worker may be slow.
+_REFUSAL_KEPT_S = 10.0
 #: How many entries are read or written at once.
 _BATCH = 500
 #: How many readers there may be, where the client's pool has connections for more.
@@ -157,6 +184,9 @@ class RedisReplay(ReplayStore):
             # A reply may have been lost: what is there says who it was.
             if redis.get(f"{name}:writer") != token:
                 return False
+            newest = redis.xrevrange(name, count=1)
+            if newest and _is_refusal(newest[0][1]):  # of who asked before
+                redis.delete(name)
             redis.set(f"{name}:lease", 1, px=round(self._lease_s * 1000))
             return True
 
@@ -173,6 +203,8 @@ class RedisReplay(ReplayStore):
             if not newest:
                 return StreamState(1, 0, False) if redis.exists(f"{name}:writer") else None
             oldest = redis.xrange(name, count=1)
+            if _is_refusal(newest[0][1]):
+                return None
             last = _entry(*newest[0])
             first = _entry(*oldest[0]).position if oldest else last.position
             return StreamState(first, last.position, last.last)
@@ -187,6 +219,17 @@ class RedisReplay(ReplayStore):
         """
         return _Reader(self, self._name(stream), after, broken)
 
+    def ending(self, stream: str) -> bytes | None:
+        """Return the last event of a stream that has ended."""
+        newest = self._ask(lambda redis: redis.xrevrange(self._name(stream), count=1))
+        last = _entry(*newest[0]) if newest else None
+        return last.data if last is not None and last.last else None
+
+    def stop(self, stream: str) -> None:
+        """Have a stream end; its writer looks three times in `lease_s`."""
+        name = self._name(stream)
+        self._ask(lambda redis: redis.set(f"{name}:stopped", 1, px=self._ttl_ms))
+
     def _name(self, stream: str) -> str:
         return f"{self._prefix}{{{stream}}}"
 
@@ -198,15 +241,23 @@ class RedisReplay(ReplayStore):
             reader: Whether a reader asks, who has a connection of his own.
 
         Raises:
-            ReplayUnavailable: It is out of reach.
+            ReplayUnavailable: It is out of reach, or cannot do it now.
+            ConfigurationError: It does not let this client in, or do that.
         """
         try:
             if reader:
                 return question(self._redis)
             with self._spare:
                 return question(self._redis)
-        except _OUTAGES as error:
-            raise ReplayUnavailable(f"{type(error).__name__}: {error}") from None
+        except failures.RedisError as error:
+            told = f"{type(error).__name__}: {error}"
+            if isinstance(error, _REFUSALS):
+                raise ConfigurationError(
+                    f"Redis refuses this client ({told}): see its user, password and rights"
+                ) from None
+            if _may_pass(error):
+                raise ReplayUnavailable(told) from None
+            raise
 
 
 class _Writer(ReplayWriter):
@@ -235,14 +286,29 @@ class _Writer(ReplayWriter):
         return self._persist(self._sign)
 
     def discard(self) -> None:
-        keys = [self._name, *(f"{self._name}:{part}" for part in ("writer", "lease", "watched"))]
-        self._persist(lambda redis: redis.delete(*keys))
+        self._persist(lambda redis: redis.delete(self._name, *self._signs))
+
+    def refuse(self, refusal: bytes) -> None:
+        def tell(redis: Any) -> None:
+            with redis.pipeline(transaction=True) as pipe:
+                pipe.delete(self._name, *self._signs)
+                pipe.xadd(self._name, {b"d": refusal, b"e": b"1", b"r": b"1"}, id="1-1")
+                pipe.pexpire(self._name, round(_REFUSAL_KEPT_S * 1000))
+                pipe.execute()
+
+        self._persist(tell)
+
+    @property
+    def _signs(self) -> list[str]:
+        """The keys beside the stream's own."""
+        return [f"{self._name}:{part}" for part in ("writer", "lease", "watched", "stopped")]
 
     def _persist(self, act: Callable[[Any], T]) -> T:
         """Do something, and go on trying while Redis is out of reach.
 
         Raises:
             Fenced: Somebody else has ended the stream.
+            Stopped: Somebody wants it to end.
             ReplayUnavailable: It was out of reach for too long.
         """
         deadline = time.monotonic() + self._store.outage_s
@@ -263,9 +329,12 @@ class _Writer(ReplayWriter):
         with redis.pipeline(transaction=False) as pipe:
             self._renew(pipe)
             pipe.exists(f"{self._name}:watched")
+            pipe.exists(f"{self._name}:stopped")
             pipe.xrevrange(self._name, count=1)
-            *_, watched, newest = pipe.execute()
+            *_, watched, stopped, newest = pipe.execute()
         self._check(redis, newest)
+        if stopped:
+            raise Stopped
         return bool(watched)
 
     def _renew(self, pipe: Any) -> None:
@@ -276,7 +345,8 @@ class _Writer(ReplayWriter):
 
     def _repair(self) -> None:
         """Sign, and put back what a restart has lost."""
-        self._store._ask(self._sign)
+        with suppress(Stopped):  # `keep` says so
+            self._store._ask(self._sign)
 
     def _check(self, redis: Any, newest: list[Any]) -> None:
         """See how far Redis is; write what is missing there."""
@@ -349,6 +419,8 @@ class _Reader(ReplayReader):
         (told,) = found.values() if isinstance(found, dict) else (pair[1] for pair in found)
         if told and isinstance(told[0], list):
             (told,) = told
+        if _is_refusal(told[0][1]):
+            raise Refused(_entry(*told[0]).data)
         entries = [_entry(*one) for one in told]
         if entries[0].position != self._after + 1:
             raise Gone
@@ -365,16 +437,20 @@ class _Reader(ReplayReader):
         """End the stream of a worker that is dead; whoever comes first does it.
 
         Raises:
-            Gone: There is no such stream (any longer).
+            Gone: There is no such stream, or no such position in it (any longer).
         """
         reached_s = time.monotonic() - (self._reached_at or time.monotonic())
-        if redis.exists(f"{self._name}:lease") or reached_s < self._store._lease_s:
+        if reached_s < self._store._lease_s:
             return
         newest = redis.xrevrange(self._name, count=1)
         last = _entry(*newest[0]) if newest else Entry(0, b"", False)
         if last.position > self._after:
             return  # there is more to be read first, perhaps the end that somebody else has made
-        if last.position < self._after or last.last:
+        if last.position < self._after:
+            raise Gone  # what a restart lost, a worker that lives has put back by now
+        if redis.exists(f"{self._name}:lease"):
+            return
+        if last.last:
             raise Gone
         if not newest and not redis.exists(f"{self._name}:writer"):
             raise Gone
@@ -483,6 +559,17 @@ def _entry(id_: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Entry:
     if isinstance(fields, list):  # as a script returns them
         fields = dict(zip(fields[::2], fields[1::2], strict=True))
     return Entry(int(id_.partition(b"-")[0]), fields[b"d"], b"e" in fields)
+
+
+def _is_refusal(fields: dict[bytes, bytes]) -> bool:
+    return b"r" in fields
+
+
+def _may_pass(error: failures.RedisError) -> bool:
+    """Whether the same may be done when it is tried again."""
+    if isinstance(error, (*_OUTAGES, *_PASSING_CLASSES)):
+        return True
+    return isinstance(error, failures.ResponseError) and bool(_PASSING.search(str(error)))
 
 
 def _is_taken(error: failures.ResponseError) -> bool:

@@ -24,10 +24,12 @@ __all__ = [
     "Fenced",
     "Gone",
     "MemoryReplay",
+    "Refused",
     "ReplayReader",
     "ReplayStore",
     "ReplayUnavailable",
     "ReplayWriter",
+    "Stopped",
     "StreamState",
 ]
 
@@ -72,6 +74,22 @@ class Fenced(Exception):
     """A stream has been ended by others, because its writer seemed to be dead."""
 
 
+class Stopped(Exception):
+    """Somebody wants a stream to end."""
+
+
+class Refused(Exception):
+    """A stream never began, because its question was refused.
+
+    Args:
+        refusal: What its writer says about it.
+    """
+
+    def __init__(self, refusal: bytes) -> None:
+        super().__init__("the question was refused")
+        self.refusal = refusal
+
+
 class ReplayUnavailable(Exception):
     """The store cannot be reached at the moment."""
 
@@ -100,12 +118,20 @@ class ReplayWriter(ABC):
 
         Raises:
             Fenced: Somebody else has ended the stream.
+            Stopped: Somebody wants it to end.
             ReplayUnavailable: The store is out of reach, and was for too long.
         """
 
     @abstractmethod
     def discard(self) -> None:
         """Forget the stream: it never was."""
+
+    def refuse(self, refusal: bytes) -> None:
+        """Forget the stream, and tell who waits for its first event why.
+
+        A store that does not know this tells them that it is gone.
+        """
+        self.discard()
 
     def close(self) -> None:  # noqa: B027 - a store whose writers expire has nothing to do
         """Stop writing; a stream that has not ended by now never will, and its readers are told."""
@@ -123,6 +149,7 @@ class ReplayReader(ABC):
 
         Raises:
             Gone: They are not kept any longer.
+            Refused: There are none, and never will be.
             ReplayUnavailable: The store cannot be reached now; it may be asked again.
         """
 
@@ -174,18 +201,39 @@ class ReplayStore(ABC):
             ServerError: There is no room for one more reader.
         """
 
+    def ending(self, stream: str) -> bytes | None:
+        """Return the last event of a stream that has ended; `None` where there is none to be had.
+
+        A store that does not know this has no name asked again whose stream has failed.
+
+        Raises:
+            ReplayUnavailable: The store cannot be reached.
+        """
+        return None
+
+    def stop(self, stream: str) -> None:
+        """Have a stream's writer, wherever it is, told that it is to end.
+
+        Raises:
+            ConfigurationError: The store cannot.
+            ReplayUnavailable: It cannot be reached.
+        """
+        raise ConfigurationError(f"{type(self).__name__} cannot stop a stream")
+
 
 class MemoryReplay(ReplayStore):
     """Keep streams in this process's memory; the threads of one process share them.
 
-    What is over the bounds goes: the streams that ended first, then the oldest events of the stream
-    that grows. Whoever still needs them is told that they are gone.
+    What is over the bounds goes: the streams that ended first, then the oldest events of the
+    largest one that grows. Whoever still needs them is told that they are gone.
 
     Args:
         max_streams: How many streams may be kept, those that still grow included. When that many
             grow, no other one begins: status 503.
-        max_bytes: How many bytes of events may be kept, over all streams.
-        ttl_s: How long a stream is kept after its end, in seconds.
+        max_bytes: How many bytes of events may be kept, over all streams; each event takes about
+            130 bytes of memory beside its own.
+        ttl_s: How long a stream is kept after its end, in seconds. It goes when the store is next
+            asked for anything.
 
     Raises:
         ConfigurationError: One of the bounds is none.
@@ -245,11 +293,28 @@ class MemoryReplay(ReplayStore):
             kept.readers += 1
         return _MemoryReader(self._lock, kept, after)
 
+    def ending(self, stream: str) -> bytes | None:
+        """Return the last event of a stream that has ended."""
+        with self._lock:
+            kept = self._streams.get(stream)
+            if kept is None or not kept.ended or not kept.entries:
+                return None
+            return kept.entries[-1].data
+
+    def stop(self, stream: str) -> None:
+        """Have a stream end; its writer looks once a second."""
+        with self._lock:
+            kept = self._streams.get(stream)
+            if kept is not None:
+                kept.stopped = True
+
     def _add(self, stream: str, kept: _Kept, events: Sequence[bytes], last: bool) -> None:
         with self._lock:
+            self._expire()
             for number, data in enumerate(events, 1):
                 kept.last += 1
                 kept.entries.append(Entry(kept.last, data, last and number == len(events)))
+                kept.bytes += len(data)
                 self._bytes += len(data)
             if last:
                 kept.ended = True
@@ -257,13 +322,21 @@ class MemoryReplay(ReplayStore):
                     self._ended[stream] = time.monotonic()
             while self._bytes > self._max_bytes and self._drop_ended(but=stream):
                 pass
-            while self._bytes > self._max_bytes and kept.entries:
-                self._bytes -= len(kept.entries.popleft().data)
+            while self._bytes > self._max_bytes:
+                self._shorten()
             kept.news.notify_all()
 
-    def _forget(self, stream: str, kept: _Kept) -> None:
+    def _shorten(self) -> None:
+        """Drop the oldest event of the largest stream."""
+        largest = max(self._streams.values(), key=lambda kept: kept.bytes)
+        size = len(largest.entries.popleft().data)
+        largest.bytes -= size
+        self._bytes -= size
+
+    def _forget(self, stream: str, kept: _Kept, refusal: bytes | None) -> None:
         with self._lock:
             if self._streams.get(stream) is kept:
+                kept.refusal = refusal
                 self._drop(stream)
 
     def _expire(self) -> None:
@@ -281,7 +354,8 @@ class MemoryReplay(ReplayStore):
     def _drop(self, stream: str) -> None:
         kept = self._streams.pop(stream)
         self._ended.pop(stream, None)
-        self._bytes -= sum(len(entry.data) for entry in kept.entries)
+        self._bytes -= kept.bytes
+        kept.bytes = 0
         kept.entries.clear()
         kept.dropped = True
         kept.news.notify_all()
@@ -294,8 +368,11 @@ class _Kept:
         self.news = threading.Condition(lock)
         self.entries: deque[Entry] = deque()
         self.last = 0
+        self.bytes = 0
         self.ended = False
         self.dropped = False
+        self.stopped = False
+        self.refusal: bytes | None = None
         self.readers = 0
 
     @property
@@ -316,10 +393,15 @@ class _MemoryWriter(ReplayWriter):
         self._store._add(self._stream, self._kept, events, last)
 
     def keep(self) -> bool:
+        if self._kept.stopped:
+            raise Stopped
         return self._kept.readers > 0
 
     def discard(self) -> None:
-        self._store._forget(self._stream, self._kept)
+        self._store._forget(self._stream, self._kept, None)
+
+    def refuse(self, refusal: bytes) -> None:
+        self._store._forget(self._stream, self._kept, refusal)
 
     def close(self) -> None:
         if not self._kept.ended:
@@ -339,6 +421,8 @@ class _MemoryReader(ReplayReader):
             kept.news.wait_for(self._has_news, timeout_s)
             if self._closed:
                 return []
+            if kept.refusal is not None:
+                raise Refused(kept.refusal)
             if self._after + 1 < kept.first or kept.dropped:
                 raise Gone
             entries = list(islice(reversed(kept.entries), kept.last - self._after))[::-1]

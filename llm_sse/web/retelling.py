@@ -11,7 +11,11 @@ from there, the first one, too. So the bytes of an event are the same for everyb
 does not hang on any connection: it ends when it has ended, or when nobody has read it for a while.
 
 An event's id is `<stream>-<position>`. The stream's part is random, or made of the name that the
-site gives it; the site's `key` says whose it is, and nobody finds a stream under another key.
+site gives it, the `key` and the number of the attempt; the `key` says whose it is, and nobody finds
+a stream under another one, or in another format.
+
+A question that is refused leaves nothing behind. Who has joined it meanwhile waits for its first
+event, and gets the refusal instead.
 """
 
 from __future__ import annotations
@@ -23,7 +27,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
+from itertools import chain, pairwise
 from typing import NamedTuple
+
+import msgspec
 
 from ..errors import ConfigurationError, ConnectionLost, ServerError, StreamError
 from ..events import Event, Finish, StreamStart
@@ -31,29 +38,41 @@ from ..sse import encode_comment
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
-from .problem import NOTHING_MORE, Problem, gone, problem_of
-from .pump import EventStream, Told, is_stream, release, start_pump
+from .problem import NOTHING_MORE, Problem, RefusedError, gone, problem_of
+from .pump import EventStream, Factory, Told, is_stream, open_stream, release, start_pump
 from .replay import (
     Entry,
     Fenced,
     Gone,
+    Refused,
     ReplayReader,
     ReplayStore,
     ReplayUnavailable,
     ReplayWriter,
+    Stopped,
     check_seconds,
 )
 
-__all__ = ["NOT_REPLAYED", "Asked", "Factory", "Retelling", "Retold", "check_replay", "retell"]
-
-#: Opens the stream, if one is needed.
-Factory = Callable[[], EventStream]
+__all__ = [
+    "NOT_REPLAYED",
+    "Asked",
+    "Factory",
+    "Retelling",
+    "Retold",
+    "check_replay",
+    "retell",
+    "stop_stream",
+]
 
 _BUFFER_SIZE = 32
 #: The longest wait for news of a store before a reader looks whether it was closed, in seconds.
 _LOOK_AGAIN_S = 1.0
 #: The pause after a store could not be reached, in seconds.
 _PAUSE_S = 0.2
+#: How often a name is asked again whose streams have failed; after that each question is a new one.
+_MOST_ATTEMPTS = 16
+#: What the last event of every whole answer ends with, in all formats that have ids.
+_WHOLE = b"data: [DONE]\n\n"
 _ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
 _ID_LINE = re.compile(rb"^id: [^\n]*\n", re.MULTILINE)
 
@@ -144,6 +163,8 @@ def retell(
         return where.go_on(asked.last_event_id)
     except Gone:
         return gone()
+    except RefusedError as error:
+        return error.problem
     except ReplayUnavailable as error:
         _log.warning("the replay store cannot be reached: %s", error)
         return problem_of(ServerError("the replay store", status=503, retryable=True))
@@ -161,38 +182,58 @@ class _Shelf:
         self._asked = asked
 
     def begin_or_join(self, factory: Factory, on_thread_end: Callable[[], object]) -> Retelling:
-        name = self._asked.name
-        id_ = secrets.token_hex(16) if name is None else _digest(name)[:32]
+        id_ = self._named() or secrets.token_hex(16)
         writer = self._store.begin(self._place(id_))
         if writer is None:
-            return self._retelling(id_, 0)
+            return self._retelling(id_, 0, joins=True)
         telling = None
         try:
             telling = self._retelling(id_, 0)  # without room for a reader nobody is asked
-            telling.generation = self._generation(factory(), id_, writer, on_thread_end)
-        except BaseException:
+            stream = open_stream(factory)
+            telling.generation = _Generation(
+                stream, self._format(id_), writer, self._asked, on_thread_end
+            )
+        except BaseException as error:
             if telling is not None:
                 telling.close()
             try:
-                writer.discard()
+                writer.refuse(_refusal(error))
             finally:
                 writer.close()
             raise
         return telling
 
-    def _generation(
-        self,
-        stream: EventStream,
-        id_: str,
-        writer: ReplayWriter,
-        on_thread_end: Callable[[], object],
-    ) -> _Generation:
-        if not is_stream(stream):
-            raise ConfigurationError(
-                "the function must return what stream_sync returns, or events, "
-                f"not {type(stream).__name__}"
-            )
-        return _Generation(stream, self._format(id_), writer, self._asked, on_thread_end)
+    def stop(self, id_: str | None) -> bool:
+        """Have a stream end that runs; say whether there was one."""
+        id_ = id_ or self._named()
+        state = None if id_ is None else self._store.state(self._place(id_))
+        if id_ is None or state is None or state.ended:
+            return False
+        self._store.stop(self._place(id_))
+        return True
+
+    def _named(self) -> str | None:
+        """Return the identifier of the stream that has the name now.
+
+        What has failed is told to who comes back for it; who asks again begins another one, with
+        an identifier of its own, so that nobody gets the rest of another answer.
+        """
+        if self._asked.name is None:
+            return None
+        whose = _digest(self._asked.name) + _digest(self._key) + self._asked.format
+        ids = [_digest(f"{whose}{attempt}")[:32] for attempt in range(_MOST_ATTEMPTS + 1)]
+        for id_, next_ in pairwise(ids):
+            if not self._is_passed(id_, next_):
+                return id_
+        return None
+
+    def _is_passed(self, id_: str, next_: str) -> bool:
+        """Whether a stream has failed, and the next one counts."""
+        state = self._store.state(self._place(id_))
+        if state is None:  # or has failed, and is not kept any longer
+            return self._store.state(self._place(next_)) is not None
+        ending = self._store.ending(self._place(id_)) if state.ended else None
+        return ending is not None and not ending.endswith(_WHOLE)
 
     def go_on(self, last_event_id: str) -> Retelling | Problem:
         """Go on after an event; what is unknown is never taken for a new question."""
@@ -201,29 +242,73 @@ class _Shelf:
             return gone()
         id_, after = found[1], int(found[2])
         state = self._store.state(self._place(id_))
-        if state is None or after + 1 < state.first:
+        if state is None or after + 1 < state.first:  # past the end: the store may yet have it
             return gone()
         if state.ended and after >= state.last:
             return NOTHING_MORE
         return self._retelling(id_, after)
 
-    def _retelling(self, id_: str, after: int) -> Retelling:
+    def _retelling(self, id_: str, after: int, *, joins: bool = False) -> Retelling:
         def broken(position: int) -> bytes:
             format_ = self._format(id_)
             format_.position = position - 1
             return format_.error(problem_of(_broken_off())) or b""
 
         reader = self._store.reader(self._place(id_), after, broken)
-        return Retelling(reader, f"{id_}-{after}", self._store.outage_s)
+        return Retelling(reader, f"{id_}-{after}", self._store.outage_s, joins=joins)
 
     def _place(self, id_: str) -> str:
-        """Return where a stream is kept: under another key it is somewhere else."""
-        return _digest(f"{id_}:{self._key}")
+        """Return where a stream is kept: in another format or under another key, somewhere else."""
+        return _digest(f"{id_}:{self._asked.format}:{self._key}")
 
     def _format(self, id_: str) -> Format:
         format_ = find_format(self._asked.format)
         format_.id_prefix = f"{id_}-"
         return format_
+
+
+def stop_stream(
+    store: ReplayStore,
+    *,
+    key: str,
+    name: str | None = None,
+    last_event_id: str | None = None,
+    format: str = "tokens",
+) -> bool:
+    """End a stream that is kept, whichever worker reads it: its visitor has pressed Stop.
+
+    Its provider's connection is closed when the worker looks next: within a second with
+    `MemoryReplay`, within a third of `lease_s` with `RedisReplay`. Who reads along is told that the
+    answer broke off.
+
+    Args:
+        store: Where it is kept.
+        key: Whose it is, as `sse_response` was told.
+        name: Its name, if it has one; or else
+        last_event_id: the id of any of its events, which the browser knows.
+        format: Its format.
+
+    Returns:
+        Whether there was such a stream, and it ran.
+
+    Raises:
+        ConfigurationError: One of the arguments cannot be, or the store cannot stop streams.
+        ReplayUnavailable: The store cannot be reached.
+    """
+    asked = Asked(store, key, name, format)
+    check_replay(asked, list)
+    if (name is None) == (last_event_id is None):
+        raise ConfigurationError("a stream is stopped by its name= or by a last_event_id=")
+    if last_event_id is not None:
+        found = _ID.fullmatch(last_event_id) if isinstance(last_event_id, str) else None
+        if found is None:
+            return False
+        return _Shelf(store, key, asked).stop(found[1])
+    return _Shelf(store, key, asked).stop(None)
+
+
+def _refusal(error: BaseException) -> bytes:
+    return problem_of(error).body
 
 
 def _digest(text: str) -> str:
@@ -237,50 +322,75 @@ class Retelling(Told):
         reader: Where it comes from.
         cursor: The id after which it begins.
         outage_s: How long the store may be out of reach, in seconds.
+        joins: Whether it is not known yet if the question is refused; the first event tells.
 
     Attributes:
         generation: What writes the stream, if this telling is the first one.
+        closed: Whether it has ended.
     """
 
-    def __init__(self, reader: ReplayReader, cursor: str, outage_s: float) -> None:
+    def __init__(
+        self, reader: ReplayReader, cursor: str, outage_s: float, *, joins: bool = False
+    ) -> None:
         self.cursor = cursor
         self.generation: _Generation | None = None
+        # No `threading.Event`: its lock cannot be taken twice, and a garbage collection may close
+        # a telling in the very thread that waits here.
+        self.closed = False
         self._reader = reader
         self._outage_s = outage_s
-        self._closed = threading.Event()
+        self._joins = joins
+        self._batches = self._read()
+        self._first: list[Entry] = []
 
     def wait_started(self) -> None:
-        """Wait until it is known whether there is an answer."""
+        """Wait until it is known whether there is an answer.
+
+        Raises:
+            RefusedError: There is none, and somebody else has been told so already.
+            ConnectionLost: The store has nothing (any longer), or is out of reach.
+        """
         if self.generation is not None:
-            self.generation.wait_started(self._closed)
+            self.generation.wait_started(self)
+        elif self._joins:
+            self._first = next(self._batches, [])
 
     def events(self) -> Iterator[Entry]:
         """Yield the entries to the last one, or to `close`.
 
         Raises:
+            RefusedError: There never will be any.
             ConnectionLost: They are not kept any longer, or the store is out of reach.
         """
+        for entries in chain([self._first], self._batches):
+            for entry in entries:
+                yield entry
+                if entry.last:
+                    return
+
+    def _read(self) -> Iterator[list[Entry]]:
         failing_since: float | None = None
-        while not self._closed.is_set():
+        while not self.closed:
             try:
                 entries = self._reader.read(_LOOK_AGAIN_S)
             except ReplayUnavailable as error:
                 failing_since = failing_since or time.monotonic()
                 if time.monotonic() - failing_since > self._outage_s:
                     raise ConnectionLost(f"the replay store cannot be reached: {error}") from None
-                self._closed.wait(_PAUSE_S)
+                time.sleep(_PAUSE_S)
                 continue
+            except Refused as error:
+                problem = msgspec.json.decode(error.refusal, type=Problem)
+                raise RefusedError(problem) from None
             except Gone:
                 raise ConnectionLost("the stream is not kept any longer") from None
             failing_since = None
-            for entry in entries:
-                yield entry
-                if entry.last:
-                    return
+            if entries:
+                yield entries
 
     def close(self) -> None:
         """End it; the stream goes on as long as it may."""
-        self._closed.set()
+        self.closed = True
         self._reader.close()
 
 
@@ -343,16 +453,20 @@ class _Generation:
             release(stream, self._channel)
             raise
 
-    def wait_started(self, closed: threading.Event) -> None:
+    def wait_started(self, telling: Retelling) -> None:
         """Wait until the provider's answer is known; raise what there is instead of it."""
-        while not self._started.wait(_LOOK_AGAIN_S) and not closed.is_set():
+        while not self._started.wait(_LOOK_AGAIN_S) and not telling.closed:
             pass
         if self._failure is not None:
             raise self._failure
 
     def _run(self) -> None:
         try:
-            self._write()
+            try:
+                self._write()
+            except Stopped:
+                stopped = ConnectionLost("the site has stopped the stream", retryable=False)
+                self._end_with(stopped, logging.INFO)
         except Fenced:
             _log.warning("a stream was given up by its readers: its writer was silent too long")
         except ReplayUnavailable as error:
@@ -360,9 +474,11 @@ class _Generation:
         except Exception:
             _log.exception("a stream could not be kept for replay")
         finally:
-            release(self._stream, self._channel)
-            self._writer.close()
-            self._started.set()
+            try:
+                release(self._stream, self._channel)
+                self._writer.close()
+            finally:
+                self._started.set()
 
     def _write(self) -> None:
         read_at = kept_at = time.monotonic()
@@ -391,12 +507,15 @@ class _Generation:
                     self._end_with(_broken_off(), logging.INFO if closed else logging.WARNING)
                 return
             self._started.set()
+            written = bytearray()
             try:
-                written = b"".join(map(self._encode, batch))
+                for event in batch:
+                    written += self._encode(event)
             except Exception as error:  # what the format cannot write ends it for everybody
+                self._append(bytes(written))
                 self._end_with(error)
                 return
-            self._append(written)
+            self._append(bytes(written))
 
     def _encode(self, event: Event) -> bytes:
         if isinstance(event, Finish):
@@ -420,7 +539,7 @@ class _Generation:
         """
         if not self._started.is_set():
             self._failure = error
-            self._writer.discard()
+            self._writer.refuse(_refusal(error))
             return
         if isinstance(error, StreamError):
             _log.log(level, "%s: %s", type(error).__name__, error)

@@ -22,6 +22,7 @@ from llm_sse.events import (
     Event,
     FellBack,
     Finish,
+    RefusalDelta,
     Resumed,
     StreamStart,
     TextDelta,
@@ -145,6 +146,17 @@ class TestDecoder:
         body = _written("tokens", [StreamStart("m"), *map(TextDelta, texts), Finish("stop")])
         finish = Finish("stop", "[DONE]")
         assert _decoded(body) == [StreamStart(), *map(TextDelta, texts), finish]
+
+    @pytest.mark.parametrize("reason", ["length", "content_filter", "tool_calls", "other"])
+    def test_tokens_that_were_cut_are_not_said_to_be_whole(self, reason: Any) -> None:
+        """The format `tokens` tells an end that is not the model's own."""
+        body = _written("tokens", [StreamStart("m"), TextDelta("cut"), Finish(reason, "theirs")])
+        assert _decoded(body) == [StreamStart(), TextDelta("cut"), Finish(reason)]
+
+    def test_a_refusal_is_what_the_model_says(self) -> None:
+        """The format `tokens` has no word of its own for it, but its text."""
+        body = _written("tokens", [StreamStart("m"), RefusalDelta("no"), Finish("stop")])
+        assert _decoded(body)[1] == TextDelta("no")
 
     def test_rounds_of_tools_have_one_end(self) -> None:
         """The answers between are told; only the last one's end is the stream's."""

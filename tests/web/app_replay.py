@@ -61,11 +61,11 @@ class _Soon:
         self._body.close()
 
 
-def make_app(store: ReplayStore, provider: str) -> flask.Flask:
+def make_app(store: ReplayStore | None, provider: str) -> flask.Flask:
     """Return a site whose streams are kept in a store.
 
     Args:
-        store: Where.
+        store: Where; `None` where they are not.
         provider: Whom it asks.
     """
     app = flask.Flask(__name__)
@@ -73,12 +73,12 @@ def make_app(store: ReplayStore, provider: str) -> flask.Flask:
 
     @app.get("/stream")
     def stream() -> flask.Response:
+        kept = {} if store is None else {"replay": store, "key": "ann"}
         response = sse_response(
             lambda: stream_sync("Hi", base_url=provider, api_key="any"),
             heartbeat_s=0.2,
-            replay=store,
-            key="ann",
-            name=flask.request.args["name"],
+            name=flask.request.args.get("name"),
+            **kept,
         )
         if response.status_code == 200:
             response.response = _Soon(response.response)

@@ -48,6 +48,10 @@ def _body(stream: EventStream, format: str = "tokens", **how: Any) -> StreamBody
     )
 
 
+def _without_key() -> TokenStream:
+    return stream_openai("Hi")
+
+
 async def _all(body: StreamBody) -> bytes:
     return b"".join([chunk async for chunk in body])
 
@@ -110,6 +114,29 @@ class TestStreamBody:
         body = _both_ways(_body(_ANSWER[:-1]), in_loop)
         assert b'"code":"incomplete"' in body
         assert b"[DONE]" not in body
+
+    def test_what_was_written_before_an_error_is_sent(self, in_loop: bool) -> None:
+        """An event that the format cannot write does not take those before it along."""
+        body = _both_ways(_body([TextDelta("ok"), TextDelta("\ud83d"), Finish("stop")]), in_loop)
+        assert body.startswith(_CONNECTED + b'id: 1\ndata: {"token":"ok"}\n\n')
+        assert b"event: error\nid: 2\n" in body
+
+    def test_a_signal_while_the_status_is_awaited_is_the_sites(
+        self, in_loop: bool, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Ctrl-C, or a worker that is told to end, is no problem of the visitor's."""
+
+        def interrupted(timeout_s: float | None = None) -> None:
+            raise KeyboardInterrupt
+
+        body = _body(_ANSWER)
+        monkeypatch.setattr(body._channel, "get", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            if in_loop:
+                asyncio.run(body.await_started(10))
+            else:
+                body.wait_started(10)
+        body.close()
 
     def test_what_is_no_event_is_an_error(
         self, in_loop: bool, caplog: pytest.LogCaptureFixture
@@ -361,6 +388,26 @@ class TestThePump:
         until(lambda: len(seen) == 2)
         assert seen == ["closed in llm-sse-web", "thread ends"]
 
+    def test_an_iterable_with_a_close_is_closed_at_once(self) -> None:
+        """What waits for somebody else's events, without a word, need not wait to be told."""
+
+        class Events:
+            def __init__(self) -> None:
+                self.closed = threading.Event()
+
+            def __iter__(self) -> Iterator[Event]:
+                yield TextDelta("one")
+                self.closed.wait(20)
+
+            def close(self) -> None:
+                self.closed.set()
+
+        events = Events()
+        body = _body(events)
+        next(body)
+        body.close()
+        assert events.closed.is_set()
+
 
 class TestMakeBody:
     @pytest.mark.parametrize(
@@ -385,6 +432,13 @@ class TestMakeBody:
         with pytest.raises(ConfigurationError, match=match):
             _body(stream, **how)
         assert server.requests[0].ended.wait(5)
+
+    def test_a_site_that_cannot_ask_is_a_problem(self, caplog: pytest.LogCaptureFixture) -> None:
+        """A key that is missing is the site's fault: its log has it, the visitor gets 502."""
+        problem: Any = _body(_without_key)  # type: ignore[arg-type]
+        assert (problem.status, problem.code) == (502, "misconfigured")
+        assert b"OPENAI" not in problem.body
+        assert "OPENAI_API_KEY" in caplog.text
 
     @pytest.mark.parametrize("stream", ["one", b"one", None, 1])
     def test_what_is_no_stream_is_refused(self, stream: Any) -> None:

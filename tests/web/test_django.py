@@ -89,6 +89,23 @@ class TestSSEResponse:
         assert response.status_code in (200, 503)  # whatever is first
         assert b'"code":"incomplete"' in body
 
+    @pytest.mark.parametrize("in_loop", [False, True], ids=["sync", "async"])
+    def test_a_browser_that_comes_back_is_told_to_stop(self, in_loop: bool) -> None:
+        """Without a store nothing is told again, and the question is not asked twice."""
+        asked: list[str] = []
+        request = RequestFactory().get("/stream", headers={"Last-Event-ID": "4"})
+
+        def ask() -> list[Event]:
+            asked.append("again")
+            return _ANSWER
+
+        if in_loop:
+            response = asyncio.run(asse_response(ask, request=request))
+        else:
+            response = sse_response(ask, request=request)
+        assert response.status_code == 204
+        assert asked == []
+
     def test_wrong_arguments_are_refused(self, way: str, server: FakeServer) -> None:
         """The view fails, where the author sees it."""
         response, _ = _get(server, way, format="xml")

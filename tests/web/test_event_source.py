@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -211,4 +212,48 @@ class TestEventSource:
             browsing.wait(lambda tab=tab: tab.status() == "error: incomplete")
             assert tab.got(3)
         first.picture(tmp_path / "dead.png")
+        assert len(provider.requests) == 1
+
+
+_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "web.md"
+_GUIDE_PAGE = """<!doctype html>
+<title>The guide's script</title>
+<link rel="icon" href="data:,">
+<p id="output"></p>
+<p id="log"></p>
+<script>
+const prompt = "Why", output = document.getElementById("output");
+console.log = (text) => document.getElementById("log").append(text);
+%s
+</script>
+"""
+
+
+def _guides_script() -> str:
+    (script,) = re.findall(r"```js\n(.*?)```", _GUIDE.read_text(encoding="utf-8"), re.DOTALL)
+    return str(script)
+
+
+class TestTheGuide:
+    @pytest.mark.parametrize("kept", [True, False], ids=["replay", "no-replay"])
+    def test_its_script_comes_back_and_is_not_asked_twice(
+        self, browsing: Chromium, provider: Provider, kept: bool
+    ) -> None:
+        """A cut costs nothing where the stream is kept, and is told where it is not."""
+        app = make_app(MemoryReplay() if kept else None, provider.url)
+        app.add_url_rule("/guide", view_func=lambda: _GUIDE_PAGE % _guides_script())
+        provider.allow(3)
+        with serving(app) as url:
+            parts = urlsplit(url)
+            with Proxy((str(parts.hostname), parts.port or 0)) as proxy:
+                browsing.open(f"{proxy.url}/guide")
+                browsing.wait(lambda: browsing.text("output").split() == ["w0", "w1", "w2"])
+                proxy.cut()
+                provider.allow(_WORDS)
+                words = [f"w{number}" for number in range(_WORDS if kept else 3)]
+                if not kept:
+                    browsing.wait(lambda: browsing.text("log") == "There is no (more) answer.")
+                browsing.wait(lambda: browsing.text("output").split() == words)
+                browsing.open("about:blank")
+                assert [id_.rpartition("-")[2] for id_ in proxy.asked("/stream")] == ["", "3"]
         assert len(provider.requests) == 1

@@ -110,6 +110,28 @@ class TestSSEResponse:
         assert answer.status_code == 200
         assert answer.text.split("\n\n")[-2].startswith("event: error\nid: 2\ndata: {")
 
+    def test_a_browser_that_comes_back_is_told_to_stop(
+        self, client: FlaskClient, server: FakeServer
+    ) -> None:
+        """Without a store nothing is told again, and the question is not asked twice."""
+        server.script(say("one"))
+        last_id = client.get("/stream").text.rpartition("id: ")[2].partition("\n")[0]
+        server.script(say("one"), stall())
+        again = client.get("/stream", headers={"Last-Event-ID": last_id})
+        assert (again.status_code, again.data) == (204, b"")
+        assert all(request.ended.wait(5) for request in server.requests)
+
+    def test_a_question_in_a_function_is_not_even_asked(self, app: flask.Flask) -> None:
+        """Who passes what asks, instead of an answer, pays for nothing."""
+        asked: list[str] = []
+
+        @app.get("/stream")
+        def stream() -> flask.Response:
+            return sse_response(lambda: asked.append("again"))  # type: ignore[arg-type, return-value]
+
+        assert app.test_client().get("/stream", headers={"Last-Event-ID": "4"}).status_code == 204
+        assert asked == []
+
     def test_a_head_is_answered_without_a_body(
         self, client: FlaskClient, server: FakeServer
     ) -> None:

@@ -101,8 +101,19 @@ class TestFormat:
 
 class TestTokens:
     def test_tells_the_text(self) -> None:
-        """Each text delta is one event; nothing else is told."""
-        assert _json(_said("tokens", _EVERYTHING)) == [{"token": "one\ntwo"}, {"token": "two"}]
+        """Each text delta is one event, a refusal's too; nothing else is told."""
+        told = [{"token": "one\ntwo"}, {"token": "no"}, {"token": "two"}]
+        assert _json(_said("tokens", _EVERYTHING)) == told
+
+    @pytest.mark.parametrize("reason", ["length", "content_filter", "tool_calls", "other", "error"])
+    def test_an_answer_that_was_cut_does_not_look_whole(self, reason: Any) -> None:
+        """An end that is not the model's own is told, under a name, before `[DONE]`."""
+        *_, finish, done = _said("tokens", [TextDelta("cut"), Finish(reason, "their word")])
+        assert (finish.event, json.loads(finish.data)) == (
+            "finish",
+            {"type": "finish", "reason": reason},
+        )
+        assert done.data == "[DONE]"
 
     def test_an_error_has_a_name(self) -> None:
         """An `EventSource` can tell it from a token."""
@@ -164,13 +175,18 @@ class TestOpenAIChunks:
             ("content_filter", "content_filter"),
             ("pause", "stop"),
             ("other", "stop"),
-            ("error", "stop"),
         ],
     )
     def test_the_finish_reason_is_one_of_openais(self, reason: Any, word: str) -> None:
         """A reason for which it has no word is `stop`, whatever the provider called it."""
         last = _json(_said("openai", [StreamStart(), Finish(reason, "theirs")]))[-1]
         assert last["choices"][0]["finish_reason"] == word
+
+    def test_an_answer_that_is_an_error_has_no_end(self) -> None:
+        """Where the provider itself says that it failed, no client takes it for whole."""
+        said = _said("openai", [StreamStart(), TextDelta("half"), Finish("error")])
+        assert "error" in json.loads(said[-1].data)
+        assert "[DONE]" not in [sse.data for sse in said]
 
     def test_an_error_is_openais(self) -> None:
         """It is the object for which its clients look, without an event name."""
@@ -283,9 +299,9 @@ class TestUIMessages:
 
 class TestText:
     def test_is_the_text_alone(self) -> None:
-        """Nothing stands before, between or after the deltas."""
+        """Nothing stands before, between or after the deltas; a refusal is the answer, too."""
         format_ = find_format("text")
         body = format_.greeting + b"".join(map(format_.encode, _EVERYTHING)) + format_.end()
-        assert body == b"one\ntwotwo"
+        assert body == b"one\ntwonotwo"
         assert format_.heartbeat is None
         assert format_.error(_PROBLEM) is None

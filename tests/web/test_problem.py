@@ -77,5 +77,10 @@ class TestProblemOf:
 
     def test_who_may_not_try_again_is_not_told_when(self) -> None:
         """A wait that would not help is not asked for."""
-        error = RateLimitError("x", status=429, retry_after_s=6.2, retryable=False)
+        error = ServerError("x", status=501, retry_after_s=6.2, retryable=False)
         assert problem_of(error).retry_after_s is None
+
+    def test_a_used_up_quota_says_when_it_is_there_again(self) -> None:
+        """429 stays 429 with its `Retry-After`, also where trying again at once is of no use."""
+        error = RateLimitError("x", status=429, retry_after_s=6.2, retryable=False)
+        assert problem_of(error).headers["Retry-After"] == "7"

@@ -5,6 +5,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import TimeoutError as FutureTimeoutError
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import flask
 import pytest
 from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.backoff import NoBackoff
+from redis.exceptions import ReadOnlyError, ResponseError
 from redis.retry import Retry
 
 from llm_sse.errors import ConfigurationError
@@ -140,6 +142,72 @@ class TestRedisReplay:
         writer.append([b"five"], last=True)
         entries = _read(store.reader("a", 0, _broken))
         assert [entry.data for entry in entries] == [b"one", b"two", b"three", b"four", b"five"]
+
+    def test_a_position_that_was_never_told_is_gone(self, redis: Redis) -> None:
+        """Who follows a stream from further than it is reads nothing, and not for long."""
+        store = RedisReplay(redis, lease_s=0.3)
+        writer = _begun(store)
+        writer.append([b"one"])
+        reader = store.reader("a", 999_999, _broken)
+
+        def read() -> bool:
+            writer.keep()
+            return reader.read(0.05) != []
+
+        with pytest.raises(Gone):
+            until(read)
+        reader.close()
+
+    def test_a_client_that_is_not_let_in_does_not_wait(self, mortal: RedisServer) -> None:
+        """A wrong password is the site's mistake, which no waiting mends."""
+        with mortal.client() as admin:
+            admin.config_set("requirepass", "right")
+        with mortal.client(password="wrong") as client:
+            with pytest.raises(ConfigurationError, match="Redis refuses this client"):
+                RedisReplay(client).begin("a")
+            client.connection_pool.disconnect()
+        admin.connection_pool.disconnect()
+
+    def test_a_redis_that_is_full_is_waited_for(self, mortal: RedisServer) -> None:
+        """Who asks is told 503; who writes goes on when there is room again."""
+        client = mortal.client()
+        store = RedisReplay(client)
+        writer = _begun(store)
+        writer.append([b"one"])
+        client.config_set("maxmemory", 1)
+        response = sse_response(list, replay=store, key="ann")
+        assert response.status_code == 503
+        with ThreadPoolExecutor(1) as pool:
+            written = pool.submit(writer.append, [b"two"], last=True)
+            with pytest.raises(FutureTimeoutError):
+                written.result(0.3)
+            client.config_set("maxmemory", 0)
+            written.result(20)
+        reader = store.reader("a", 0, _broken)
+        assert [entry.data for entry in _read(reader)] == [b"one", b"two"]
+        until(lambda: not store._watch._runs)
+        client.connection_pool.disconnect()
+
+    @pytest.mark.parametrize(
+        ("error", "passes"),
+        [
+            (ResponseError("MISCONF Redis is configured to save RDB snapshots"), True),
+            (ResponseError("NOREPLICAS Not enough good replicas to write."), True),
+            (ResponseError("Error running script: @user_script: 9: -OOM command not"), True),
+            (ReadOnlyError("You can't write against a read only replica."), True),
+            (ResponseError("WRONGTYPE Operation against a key"), False),
+        ],
+    )
+    def test_what_passes_is_waited_for(
+        self, redis: Redis, error: ResponseError, passes: bool
+    ) -> None:
+        """A failover or a full disk is an outage; what will never work is an error."""
+
+        def fail(_: object) -> None:
+            raise error
+
+        with pytest.raises(ReplayUnavailable if passes else ResponseError):
+            RedisReplay(redis)._ask(fail)
 
     def test_a_stream_is_bounded(self, redis: Redis) -> None:
         """The oldest events go; who needs them is told, and nobody gets a text with a hole."""

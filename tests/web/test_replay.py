@@ -1,20 +1,23 @@
 from __future__ import annotations
 
+import gc
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import flask
 import pytest
 
 from llm_sse import RetryPolicy, stream_openai
-from llm_sse.errors import ConfigurationError, ServerError
+from llm_sse.errors import ConfigurationError, RateLimitError, ServerError
 from llm_sse.events import Event, Finish, TextDelta, Unknown
 from llm_sse.sse import ServerSentEvent, SSEDecoder
 from llm_sse.testing import FakeServer, cut, say, stall, status
 from llm_sse.web.flask import sse_response
 from llm_sse.web.redis import RedisReplay
 from llm_sse.web.replay import Gone, MemoryReplay, ReplayStore
+from llm_sse.web.retelling import stop_stream
 from tests.helpers import until
 
 _PROMPT_S = 0.3
@@ -267,13 +270,161 @@ class TestReplay:
                 lambda: events, format="events", replay=store, key="ann"
             ),
         )
-        assert b'"code":"internal"' in app.test_client().get("/stream").data
+        body = app.test_client().get("/stream").data
+        assert b'"text":"one"' in body
+        assert b'"code":"internal"' in body
 
     def test_nothing_is_opened_for_a_head_request(self, store: ReplayStore) -> None:
         """HEAD asks nobody."""
         site = Site(store)
         assert site.app.test_client().head("/stream").status_code == 200
         assert site.started == 0
+
+
+class TestNames:
+    def test_what_has_failed_is_asked_again(self, store: ReplayStore, server: FakeServer) -> None:
+        """Who asks without an id begins another stream; who comes back gets that one's end."""
+        server.script(say("one"), cut())
+        client = _named_site(store, server)
+        broken = client.get("/stream").data
+        assert b'"code":"incomplete"' in broken
+        server.script(say("whole"))
+        for _ in range(2):
+            assert b'"whole"' in client.get("/stream").data
+        assert len(server.requests) == 2
+        ids = [sse.id for sse in SSEDecoder().feed(broken)]
+        rest = client.get("/stream", headers={"Last-Event-ID": ids[0]}).data
+        assert b'"code":"incomplete"' in rest
+        assert b"whole" not in rest
+
+    def test_what_fails_again_and_again_is_asked_each_time(
+        self, store: ReplayStore, server: FakeServer
+    ) -> None:
+        """No number of failures makes a name useless."""
+        server.script(say("one"), cut())
+        client = _named_site(store, server)
+        for number in range(1, 20):
+            assert b'"code":"incomplete"' in client.get("/stream").data
+            assert len(server.requests) == number
+
+    def test_the_failed_one_expires_first(self, server: FakeServer) -> None:
+        """When only the answer that followed it is kept, that is the one that is joined."""
+        store = MemoryReplay()
+        server.script(say("one"), cut())
+        client = _named_site(store, server)
+        assert b'"code":"incomplete"' in client.get("/stream").data
+        server.script(say("whole"))
+        assert b'"whole"' in client.get("/stream").data
+        with store._lock:
+            store._drop_ended()
+        assert b'"whole"' in client.get("/stream").data
+        assert len(server.requests) == 2
+
+    def test_what_nobody_read_to_its_end_is_asked_again(self, store: ReplayStore) -> None:
+        """A stream that was closed because everybody had gone is no answer."""
+        site = Site(store, grace_s=0.1)
+        site.allow(1)
+        first = visit(site, name="question")
+        first.read(1)
+        first.leave()
+        assert site.closed.wait(5)
+        until(lambda: visit(site, f"{first.last_event_id[:33]}1").rest() is not None)
+        site.allow(5)
+        assert visit(site, name="question").rest() == said(0, 1, 2, 3, 4, done=True)
+        assert site.started == 2
+
+    def test_who_joins_a_question_that_is_refused_is_refused(
+        self, store: ReplayStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """All of them get the one refusal as their status, at once, and nothing is kept."""
+        gate = threading.Event()
+        readers: list[str] = []
+        follow = store.reader
+
+        def reader(stream: str, *how: Any) -> Any:
+            readers.append(stream)
+            return follow(stream, *how)
+
+        monkeypatch.setattr(store, "reader", reader)
+
+        def refuse() -> Iterator[Event]:
+            gate.wait(20)
+            raise RateLimitError("no", status=429, retry_after_s=3)
+            yield
+
+        app = flask.Flask(__name__)
+        asked = [[TextDelta("one"), Finish("stop")], refuse()]
+        app.add_url_rule(
+            "/stream",
+            view_func=lambda: sse_response(asked.pop, replay=store, key="ann", name="question"),
+        )
+        with ThreadPoolExecutor(3) as pool:
+            answers = [pool.submit(app.test_client().get, "/stream") for _ in range(3)]
+            until(lambda: len(readers) == 3)
+            gate.set()
+            for answer in answers:
+                refused = answer.result(20)
+                assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3")
+        assert b'"one"' in app.test_client().get("/stream").data
+
+    def test_another_format_is_another_stream(self, store: ReplayStore) -> None:
+        """A tab that asks for one format gets no other, under the same name or with an id."""
+        app = flask.Flask(__name__)
+        answer = [TextDelta("one"), Finish("stop")]
+
+        @app.get("/<format>")
+        def view(format: str) -> flask.Response:
+            return sse_response(
+                lambda: answer, format=format, replay=store, key="ann", name="question"
+            )
+
+        client = app.test_client()
+        tokens = client.get("/tokens").data
+        assert b'{"token":"one"}' in tokens
+        assert b"text-delta" in client.get("/ui-message").data
+        headers = {"Last-Event-ID": next(iter(SSEDecoder().feed(tokens))).id}
+        assert client.get("/ui-message", headers=headers).status_code == 410
+        assert client.get("/tokens", headers=headers).status_code == 200
+
+
+class TestStopStream:
+    @pytest.fixture(params=["memory", "redis"])
+    def store(self, request: pytest.FixtureRequest) -> ReplayStore:
+        """Each store in turn, with a lease that a loaded machine keeps."""
+        if request.param == "memory":
+            return MemoryReplay()
+        return RedisReplay(request.getfixturevalue("redis"), lease_s=3.0)
+
+    @pytest.mark.parametrize("by", ["name", "last_event_id"])
+    def test_a_stream_that_is_stopped_ends(self, store: ReplayStore, by: str) -> None:
+        """Its stream is closed although somebody reads it, and its readers are told."""
+        site = Site(store, keep_running=True)
+        site.allow(1)
+        tab = visit(site, name="question")
+        tab.read(1)
+        which = {by: "question" if by == "name" else tab.last_event_id}
+        assert not stop_stream(store, key="bob", **which)
+        assert not stop_stream(store, key="ann", format="events", **which)
+        assert stop_stream(store, key="ann", **which)
+        assert site.closed.wait(5)
+        tab.rest()
+        assert tab.events[-1].event == "error"
+        assert '"retryable":false' in tab.events[-1].data
+        assert not stop_stream(store, key="ann", **which)
+
+    def test_what_is_not_known_cannot_be_stopped(self, store: ReplayStore) -> None:
+        """A visitor who asks for nonsense does no harm."""
+        for id_ in ("", "7", f"{'0' * 32}-3"):
+            assert not stop_stream(store, key="ann", last_event_id=id_)
+        assert not stop_stream(store, key="ann", name="question")
+
+    @pytest.mark.parametrize(
+        "how", [{}, {"name": "a", "last_event_id": "b"}, {"name": ""}, {"name": "a", "key": ""}]
+    )
+    def test_what_cannot_be_is_refused(self, how: dict[str, Any]) -> None:
+        """A stream has a key, and a name or an id."""
+        with pytest.raises(ConfigurationError):
+            stop_stream(MemoryReplay(), **{"key": "ann", **how})
 
 
 class TestArguments:
@@ -317,6 +468,42 @@ class TestArguments:
         for _ in range(2):
             with pytest.raises(ConfigurationError, match="the function must return"):
                 sse_response(lambda: none, replay=store, key="ann", name="question")
+
+    def test_a_site_that_cannot_ask_is_a_problem(self) -> None:
+        """A key that is missing is 502 and no word about it; nothing stays under the name."""
+        store = MemoryReplay()
+        for _ in range(2):
+            answer = sse_response(lambda: stream_openai("Hi"), replay=store, key="ann", name="q")
+            assert answer.status_code == 502
+            assert answer.json["code"] == "misconfigured"  # type: ignore[index]
+            assert b"OPENAI" not in answer.data
+
+    def test_a_thread_that_cannot_be_started_leaves_nothing(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The name is free again, and nobody waits for a stream without a writer."""
+
+        def fail(*arguments: object) -> None:
+            raise RuntimeError("can't start new thread")
+
+        store, answer = MemoryReplay(), [TextDelta("one"), Finish("stop")]
+        with monkeypatch.context() as patch:
+            patch.setattr("llm_sse.web.retelling.start_pump", fail)
+            with pytest.raises(RuntimeError):
+                sse_response(lambda: answer, replay=store, key="ann", name="question")
+        told = sse_response(lambda: answer, replay=store, key="ann", name="question").data
+        assert b'"one"' in told
+
+    def test_a_stream_that_cannot_be_kept_ends(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever its store's trouble is, its readers do not wait for ever."""
+
+        def fail(*arguments: object, **more: object) -> None:
+            raise ValueError("a bug of the store's")
+
+        store = MemoryReplay()
+        monkeypatch.setattr(store, "_add", fail)
+        told = sse_response(lambda: [TextDelta("one"), Finish("stop")], replay=store, key="ann")
+        assert b'"code":"incomplete"' in told.data
 
     def test_a_function_is_taken_without_a_store_too(self, server: FakeServer) -> None:
         """It is called, and its stream is told."""
@@ -433,6 +620,71 @@ class TestMemoryReplay:
             with pytest.raises(Gone):
                 reader.read(0)
 
+    def test_the_largest_stream_pays_for_the_room(self) -> None:
+        """Where all streams grow, a small one loses nothing for the sake of a large one."""
+        store = MemoryReplay(max_bytes=10)
+        large = _written(store, "large", b"1234", b"5678", last=False)
+        small = _written(store, "small", b"12", last=False)
+        small.append([b"3"])
+        assert store.state("small") == (1, 2, False)
+        assert store.state("large") == (2, 2, False)
+        large.append([b"90", b"12"], last=True)
+        small.append([b"4567"])
+        assert store.state("large") is None
+        assert store.state("small") == (1, 3, False)
+
+    def test_a_reader_may_be_closed_in_the_thread_that_holds_the_lock(self) -> None:
+        """A garbage collection does that, wherever it comes; the store goes on."""
+        store = MemoryReplay()
+        writer = _written(store, "a", b"1", last=False)
+        reader = store.reader("a", 1, _broken)
+
+        def collect() -> None:
+            with store._lock:
+                reader.close()
+            writer.append([b"2"], last=True)
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5)
+        assert not thread.is_alive()
+        assert store.state("a") == (1, 2, True)
+
+    def test_a_response_may_be_collected_anywhere_in_the_store(self) -> None:
+        """One that was dropped in a cycle, as a traceback leaves it, blocks nobody."""
+        store, gate = MemoryReplay(), threading.Event()
+        writer = _written(store, "other", b"1", last=False)
+
+        def wait() -> Iterator[Event]:
+            yield TextDelta("one")
+            gate.wait(20)
+
+        def collect() -> None:
+            cycle: list[Any] = [sse_response(wait, replay=store, key="ann")]
+            cycle.append(cycle)
+            del cycle
+            with store._lock:
+                gc.collect()
+
+        thread = threading.Thread(target=collect, daemon=True)
+        thread.start()
+        thread.join(5)
+        gate.set()
+        assert not thread.is_alive()
+        writer.append([b"2"], last=True)
+        assert store.state("other") == (1, 2, True)
+
+    def test_a_position_that_was_never_told_is_gone(self) -> None:
+        """A forged id of a stream that runs is 410, and no reader."""
+        store = MemoryReplay()
+        site = Site(store, grace_s=0.1)
+        site.allow(1)
+        first = visit(site)
+        first.read(1)
+        assert visit(site, f"{first.last_event_id[:33]}999999").status == 410
+        first.leave()
+        assert site.closed.wait(5)
+
     def test_a_stream_expires_after_its_end(self) -> None:
         """After `ttl_s` it is unknown; one that still grows is not."""
         store = MemoryReplay(ttl_s=1e-9)
@@ -452,6 +704,17 @@ class TestMemoryReplay:
         until(lambda: store._ended)
         assert visit(site, first.last_event_id).status == 410
         assert visit(site, f"{first.last_event_id[:33]}6").status == 204
+
+
+def _named_site(store: ReplayStore, server: FakeServer) -> Any:
+    app = flask.Flask(__name__)
+    app.add_url_rule(
+        "/stream",
+        view_func=lambda: sse_response(
+            lambda: _ask(server), replay=store, key="ann", name="question"
+        ),
+    )
+    return app.test_client()
 
 
 def _ask(server: FakeServer) -> Any:
