@@ -4,7 +4,7 @@
 | --- | --- |
 | `GET /` | the page |
 | `POST /stream` | a question as JSON (`Question`), answered in any of the formats |
-| `GET /stream?prompt=` | the same for `EventSource` |
+| `GET /stream?prompt=` | the same for `EventSource`, in a page of this site's |
 | `POST /stop` | the name of a question (`Stop`), whose answer ends |
 | `POST /v1/chat/completions`, `GET /v1/models` | OpenAI's API, for its clients |
 | `GET /api/providers` | what can be asked |
@@ -61,7 +61,6 @@ _KEY = "visitors"
 _OPEN = frozenset({"/", "/style.css", "/app.js", "/healthz"})
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
 
@@ -147,7 +146,7 @@ class Site:
                 site=headers.get("Sec-Fetch-Site"),
             )
         if refusal is None and request.method == "OPTIONS":
-            return Response(status=204, headers=_PREFLIGHT)
+            return Response(status=204, headers=_preflight())
         if refusal is None and not is_open:
             refusal = self._guard.refuse_token(headers.get("Authorization"))
         return None if refusal is None else _answer(refusal)
@@ -188,6 +187,12 @@ class Site:
     def _ask_by_query(self) -> Response:
         if request.method == "HEAD":  # it is no question
             return Response(content_type="text/event-stream; charset=utf-8")
+        headers = request.headers
+        refusal = self._guard.refuse_get(
+            origin=headers.get("Origin"), site=headers.get("Sec-Fetch-Site")
+        )
+        if refusal is not None:
+            return _answer(refusal)
         return self._stream(convert(Question, request.args.to_dict(), strict=False))
 
     def _stop(self) -> Response:
@@ -298,6 +303,15 @@ class Site:
             raise
         slot.hold(stream)
         return slot, stream
+
+
+def _preflight() -> dict[str, str]:
+    """Return what an allowed page may send: whatever it asks for, as OpenAI's client has its own.
+
+    To any other page these say nothing: there is no `Access-Control-Allow-Origin` with them.
+    """
+    wanted = request.headers.get("Access-Control-Request-Headers")
+    return _PREFLIGHT if wanted is None else {**_PREFLIGHT, "Access-Control-Allow-Headers": wanted}
 
 
 def _client() -> str:

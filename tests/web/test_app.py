@@ -27,6 +27,7 @@ from tests.helpers import until
 _TOKEN = "a-token-of-a-good-length"
 _KEY = "sk-secret-of-the-site"
 _ASK = {"prompt": "Hi"}
+_PAGES = {"Sec-Fetch-Site": "same-origin"}
 _NAME = "0123456789abcdef" * 2
 _CHAT: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -132,20 +133,20 @@ class TestStream:
     def test_answers_a_query(self, client: FlaskClient, server: FakeServer) -> None:
         """Numbers in a query are numbers."""
         server.script(say("one"))
-        answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text")
+        answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text", headers=_PAGES)
         assert answer.text == "one"
         assert server.requests[0].json["model"] == "gpt-any"
         assert 7 in server.requests[0].json.values()
 
     def test_does_not_ask_a_second_time(self, client: FlaskClient, server: FakeServer) -> None:
         """`EventSource` asks again after an answer's end, and is told to stop; HEAD is none."""
-        answer = client.get("/stream?prompt=Hi")
-        known = {"Last-Event-ID": SSEDecoder().feed(answer.data)[-1].id}
+        answer = client.get("/stream?prompt=Hi", headers=_PAGES)
+        known = {**_PAGES, "Last-Event-ID": SSEDecoder().feed(answer.data)[-1].id}
         assert client.get("/stream?prompt=Hi", headers=known).status_code == 204
         assert client.head("/stream?prompt=Hi").status_code == 200
         assert len(server.requests) == 1
         for path in ("/stream?prompt=Hi", "/stream?prompt=Hi&format=text"):
-            answer = client.get(path, headers={"Last-Event-ID": "4"})
+            answer = client.get(path, headers={**_PAGES, "Last-Event-ID": "4"})
             assert (answer.status_code, answer.get_json()["code"]) == (410, "gone")
         assert len(server.requests) == 1
 
@@ -467,6 +468,7 @@ class TestGuarded:
         assert server.requests == []
         known = {"Authorization": f"Bearer {_TOKEN}"}
         assert client.post("/stream", json=_ASK, headers=known).status_code == 200
+        assert client.get("/stream?prompt=Hi", headers=known).status_code == 200
         assert client.get(f"/stream?prompt=Hi&token={_TOKEN}").status_code == 401
 
     def test_refuses_hosts_and_origins(self, client: FlaskClient, server: FakeServer) -> None:
@@ -483,14 +485,36 @@ class TestGuarded:
         assert client.options("/stream", headers=evil).status_code == 403
         assert server.requests == []
 
+    @pytest.mark.parametrize("host", ["localhost", "10.1.2.3:8766", "0.0.0.0:8766"])
+    @pytest.mark.parametrize("accept", ["image/avif,*/*", "text/event-stream"])
+    def test_a_query_has_to_come_from_a_page_of_its_own(
+        self, make: Make, server: FakeServer, host: str, accept: str
+    ) -> None:
+        """A picture in another page, and a script's `no-cors` request, name nobody."""
+        client = make()
+        answer = client.get("/stream?prompt=Hi", headers={"Host": host, "Accept": accept})
+        assert answer.status_code == (421 if host.startswith("0.") else 403)
+        assert server.requests == []
+        mine = make(guard=Guard(origins=["https://mine.example"]))
+        asked = {"Origin": "https://mine.example", "Accept": accept}
+        assert mine.get("/stream?prompt=Hi", headers=asked).status_code == 200
+
+    def test_an_origin_that_is_none_is_refused(self, make: Make) -> None:
+        """Before the token is looked at, and without a word in the log."""
+        client = make(guard=Guard(token=_TOKEN))
+        for origin in ("http://[bad", "http://]", "\xff"):
+            assert client.post("/stream", json=_ASK, headers={"Origin": origin}).status_code == 403
+
     def test_lets_named_origins_ask(self, make: Make) -> None:
         """A preflight needs no token, because browsers send none; caches keep them apart."""
         mine = {"Origin": "https://mine.example", "Sec-Fetch-Site": "cross-site"}
         client = make(guard=Guard(token=_TOKEN, origins=["https://mine.example"]))
-        answer = client.options("/stream", headers=mine)
+        wanted = "authorization,content-type,x-stainless-os"  # OpenAI's client has such of its own
+        asked = {**mine, "Access-Control-Request-Headers": wanted}
+        answer = client.options("/stream", headers=asked)
         assert answer.status_code == 204
         assert answer.headers["Access-Control-Allow-Origin"] == "https://mine.example"
-        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert answer.headers["Access-Control-Allow-Headers"] == wanted
         assert answer.headers["Vary"] == "Origin"
         answer = client.post("/stream", json=_ASK, headers=mine)
         assert answer.status_code == 401

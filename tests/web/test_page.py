@@ -10,11 +10,13 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import flask
 import pytest
 
 from llm_sse.testing import FakeServer, cut, drip_head, finish, pause, say, stall, status, think
 from tests.helpers import until
 from tests.web.browser import Chromium, find_chromium
+from tests.web.live import serving
 from tests.web.proxy import Proxy
 
 _TOKEN = "a-token-of-a-good-length"
@@ -433,6 +435,35 @@ class TestToken:
             written = site.end()
         assert _TOKEN not in written
         assert "secret" not in written
+
+
+class TestOtherPages:
+    def test_a_picture_in_another_page_asks_nothing(
+        self, browser: Chromium, served: Served, provider: FakeServer
+    ) -> None:
+        """Under no name of this machine; nor does a script that hides where it is."""
+        before = len(provider.requests)
+        hosts = [f"{host}:{served.port}" for host in ("0.0.0.0", "127.0.0.1", "localhost")]
+        other = flask.Flask(__name__)
+        other.add_url_rule("/", "page", lambda: "a page of somebody else's")
+        with serving(other) as url:
+            browser.open(url.replace("127.0.0.1", "localhost"))
+            browser.run(
+                "window.ended = 0; const end = () => ended += 1;"
+                "for (const host of arguments[0]) {"
+                "  const url = `http://${host}/stream?prompt=evil`;"
+                "  const picture = new Image();"
+                "  picture.onload = picture.onerror = end;"
+                "  picture.src = url;"
+                "  const headers = {Accept: 'text/event-stream'};"
+                "  fetch(url, {mode: 'no-cors', headers}).then(end, end);"
+                "}",
+                hosts,
+            )
+            browser.wait(lambda: browser.run("return ended") == 2 * len(hosts))
+            browser.open("about:blank")
+        browser.complaints()
+        assert len(provider.requests) == before
 
 
 class TestEnd:

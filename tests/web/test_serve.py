@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import openai
 import pytest
@@ -81,7 +81,7 @@ def serve(server: FakeServer) -> Iterator[Serve]:
 def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
     address = urlsplit(vars(process)["url"])
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
-    connection.request("GET", path, headers=headers)
+    connection.request("GET", path, headers={"Sec-Fetch-Site": "none", **headers})
     response = connection.getresponse()
     vars(response)["connection"] = connection
     return response
@@ -144,7 +144,7 @@ class TestCommand:
     def test_beyond_loopback_with_a_token(self, serve: Serve) -> None:
         """It listens, and asks for the token; the environment may hold it."""
         process = serve("--host", "0.0.0.0", LLM_SSE_TOKEN=_TOKEN)
-        vars(process)["url"] = vars(process)["url"].replace("0.0.0.0", "127.0.0.1")
+        assert vars(process)["url"].startswith("http://127.0.0.1:")  # an address that reaches it
         for headers, expected in (({}, 401), ({"Authorization": f"Bearer {_TOKEN}"}, 200)):
             answer = _get(process, "/api/providers", **headers)
             assert answer.status == expected
@@ -160,13 +160,15 @@ class TestCommand:
         server.script(say("one"), stall())
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
+        question = Request(f"http://127.0.0.1:{port}/stream?prompt=Hi")
+        question.add_header("Sec-Fetch-Site", "none")
         seen: list[bytes] = []
 
         def visit() -> None:
             answer = None
             while answer is None:
                 with suppress(OSError):
-                    answer = urlopen(f"http://127.0.0.1:{port}/stream?prompt=Hi", timeout=20)
+                    answer = urlopen(question, timeout=20)
             with answer:
                 while b'"token"' not in (line := answer.readline()):
                     pass
