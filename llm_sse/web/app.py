@@ -257,7 +257,7 @@ class Site:
     def _complete(self) -> Response:
         """Answer a client of OpenAI's, streaming or not."""
         asked = _read(ChatCompletionsRequest)
-        self.limits.check_length(texts(asked.messages))
+        self.limits.check_length(texts(asked.arguments()))
         name, _, model = asked.model.partition("/")
         target = self._targets.get(name)
         if target is None:

@@ -19,6 +19,7 @@ from ..events import Event, StreamStart, Usage
 from ..providers import find_provider
 from .formats import OpenAIChunks
 from .problem import Problem
+from .questions import ModelName
 
 __all__ = ["AskedChunks", "ChatCompletionsRequest", "answer_body", "error_body", "models_body"]
 
@@ -37,7 +38,7 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 class ChatCompletionsRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of a request, as far as it means the same to every provider."""
 
-    model: str
+    model: ModelName
     messages: list[dict[str, Any]]
     stream: Union[bool, None] = None
     stream_options: Union[StreamOptions, None] = None

@@ -11,9 +11,9 @@
 | `Citation` | `source-url` |
 | `Finish` | `finish-step`; at the end of all, `finish` |
 
-Usage, and what has no part in the protocol, is not told; nor is a source that is no web page, because
-its address becomes a link on a page. `finishReason` came with npm's `ai` 5.0.92: older versions
-refuse it.
+Usage, and what has no part in the protocol, is not told; nor is a source that is no web page,
+because its address becomes a link on a page. `finishReason` came with npm's `ai` 5.0.92: older
+versions refuse it.
 
 Source: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; for the fields that each part may have,
 `packages/ai/src/ui-message-stream/ui-message-chunks.ts` of https://github.com/vercel/ai.

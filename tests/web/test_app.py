@@ -31,6 +31,9 @@ _PAGES = {"Sec-Fetch-Site": "same-origin"}
 _NAME = "0123456789abcdef" * 2
 _CHAT: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
 
+_LONG = "x" * 300
+_DATA = "data:image/png;base64," + "iVBORw0KGgo=" * 100
+
 Make = Callable[..., FlaskClient]
 
 
@@ -50,6 +53,10 @@ def make(server: FakeServer) -> Make:
         return site.app.test_client()
 
     return run
+
+
+def _picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _data(answer: Any) -> list[str]:
@@ -417,24 +424,42 @@ class TestLimits:
         until(lambda: all(request.ended.is_set() for request in server.requests))
 
     def test_the_length_of_a_question(self, make: Make, server: FakeServer) -> None:
-        """Characters count, of the whole conversation; a picture's data does not.
-
-        A text that looks like data is a text.
-        """
+        """Characters count; a text that looks like data is a text."""
         client = make(limits=Limits(max_prompt_chars=20))
         assert client.post("/stream", json={"prompt": "x" * 21}).status_code == 413
         assert client.post("/stream", json={"prompt": "x" * 20}).status_code == 200
-        turns = [{"role": "user", "content": "x" * 10}] * 2
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 413
         assert client.post("/stream", json={"prompt": "data:" + "x" * 16}).status_code == 413
-        turns = [{"role": "user", "content": "data:" + "x" * 16}]
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 413
-        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-        turns = [{"role": "user", "content": [picture]}]
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({}, 200),
+            ({"messages": [{"role": "user", "content": "x" * 150}] * 2}, 413),
+            ({"messages": [{"role": "user", "content": "data:" + _LONG}]}, 413),
+            ({"messages": [{"role": "user", "content": [{"type": "text", "data": _LONG}]}]}, 413),
+            ({"messages": [{"role": "user", "content": "Hi", _LONG: 1}]}, 413),
+            ({"messages": [{"role": "user", "content": [_picture(_DATA)]}]}, 200),
+            ({"messages": [{"role": "user", "content": [_picture(_LONG)]}]}, 413),
+            ({"messages": [{"role": "user", "content": [{**_picture(_DATA), "x": _LONG}]}]}, 413),
+            ({"messages": [{"role": "user", "content": [{"type": ["file"]}]}]}, 400),
+            ({"tools": [{"type": "function", "function": {"description": _LONG}}]}, 413),
+            ({"tools": [{"type": "function", "function": {"parameters": {_LONG: {}}}}]}, 413),
+            ({"tools": [{"type": "function", "function": {"enum": [1.5] * 200}}]}, 413),
+            ({"response_format": {"type": "json_schema", "json_schema": {"url": _LONG}}}, 413),
+            ({"stop": _LONG}, 413),
+            ({"tool_choice": _LONG}, 413),
+            ({"model": _LONG}, 400),
+        ],
+    )
+    def test_the_length_of_a_request_of_openais(
+        self, make: Make, server: FakeServer, asked: dict[str, Any], expected: int
+    ) -> None:
+        """All that is written counts, wherever it stands; but not a picture's data."""
+        client = make(limits=Limits(max_prompt_chars=200))
+        answer = client.post("/v1/chat/completions", json={**_CHAT, **asked})
+        assert (answer.status_code, len(server.requests)) == (expected, expected == 200)
+        if "model" in asked:
+            assert client.post("/stream", json={**_ASK, "model": _LONG}).status_code == 400
 
     def test_the_size_of_a_request(self, make: Make, server: FakeServer) -> None:
         """It is not read to its end."""
