@@ -181,8 +181,9 @@ def _without_data(part: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(kind, str) or kind not in _DATA:
         return part
     name, inner = _DATA[kind], part.get(kind)
-    data = inner.get(name) if isinstance(inner, dict) else None
-    if not isinstance(data, str) or (name == "url" and not data.startswith("data:")):
+    if not isinstance(inner, dict) or not isinstance(inner.get(name), str):
+        return part
+    if name == "url" and not inner[name].startswith("data:"):
         return part
     return {**part, kind: {**inner, name: ""}}
 

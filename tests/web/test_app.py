@@ -441,7 +441,7 @@ class TestLimits:
             ({"messages": [{"role": "user", "content": [_picture(_DATA)]}]}, 200),
             ({"messages": [{"role": "user", "content": [_picture(_LONG)]}]}, 413),
             ({"messages": [{"role": "user", "content": [{**_picture(_DATA), "x": _LONG}]}]}, 413),
-            ({"messages": [{"role": "user", "content": [{"type": ["file"]}]}]}, 400),
+            ({"messages": [{"role": "user", "content": [{"type": ["file"]}]}]}, 200),
             ({"tools": [{"type": "function", "function": {"description": _LONG}}]}, 413),
             ({"tools": [{"type": "function", "function": {"parameters": {_LONG: {}}}}]}, 413),
             ({"tools": [{"type": "function", "function": {"enum": [1.5] * 200}}]}, 413),
