@@ -25,11 +25,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from ..errors import ConfigurationError, ConnectionLost, ServerError, StreamError
+from ..errors import ConfigurationError, ConnectionLost, ServerError
 from ..events import Event, Finish, StreamStart
 from ..sse import encode_comment
 from ..sync.channel import Channel, ChannelTimeout
 from .formats import Format, find_format
+from .log import log_error
 from .problem import NOTHING_MORE, Problem, gone, problem_of
 from .pump import EventStream, Told, is_stream, release, start_pump
 from .replay import (
@@ -147,7 +148,7 @@ def retell(
         _log.warning("the replay store cannot be reached: %s", error)
         return problem_of(ServerError("the replay store", status=503, retryable=True))
     except ServerError as error:
-        _log.warning("no stream could begin: %s", error)
+        log_error(_log, error)
         return problem_of(error)
 
 
@@ -411,10 +412,7 @@ class _Generation:
             self._failure = error
             self._writer.discard()
             return
-        if isinstance(error, StreamError):
-            _log.warning("%s: %s", type(error).__name__, error)
-        else:
-            _log.error("a stream for a browser failed", exc_info=error)
+        log_error(_log, error)
         self._append(self._format.error(problem_of(error)) or b"", last=True)
 
 

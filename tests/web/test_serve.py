@@ -290,7 +290,9 @@ class TestSecrets:
         process = serve("--token", _TOKEN)
         query = "prompt=" + _PROMPT.replace(" ", "%20")
         known = {"Authorization": f"Bearer {_TOKEN}"}
-        for script in ([status(401, f"no {_KEY}")], [say("one"), cut()], [say("whole")]):
+        quoted = status(400, f"Invalid prompt: {_PROMPT}\nFAKE LINE\x1b[2J")
+        scripts = ([status(401, f"no {_KEY}")], [say("one"), cut()], [say("whole")], [quoted])
+        for script in scripts:
             server.script(*script)
             for path in (f"/stream?{query}", f"/stream?{query}&token={_TOKEN}&max_tokens=x"):
                 answer = _get(process, path, **known)
@@ -301,8 +303,9 @@ class TestSecrets:
         _close(answer)
         process.terminate()
         out, err = process.communicate(timeout=20)
-        assert "AuthenticationError" in err
-        for secret in (_KEY, _TOKEN, "nobody may log", "nobody%20may"):
+        assert "AuthenticationError: openai, status 401" in err
+        assert "InvalidRequestError: openai, status 400" in err
+        for secret in (_KEY, _TOKEN, "nobody may log", "nobody%20may", "FAKE LINE", "\x1b"):
             assert secret not in out + err
 
 
