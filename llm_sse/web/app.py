@@ -15,6 +15,7 @@ Prompts, tokens and answers are written to no log.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -40,6 +41,8 @@ from .chat_completions import (
 )
 from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
+from .leaving import ended_by_leaving
+from .log import log_error
 from .problem import Problem, RefusedError, gone, problem_of
 from .questions import Limits, Question, Stop, Target, bad, convert, texts
 from .replay import MemoryReplay, ReplayStore, check_seconds
@@ -47,6 +50,8 @@ from .retelling import Asked
 from .slots import Slot, Slots
 
 __all__ = ["Limits", "Question", "Site", "Stop", "Target"]
+
+_log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
 _OPENAI = "/v1/"
@@ -280,8 +285,10 @@ class Site:
     def _whole(self, stream: TokenStream, model: str) -> Response:
         """Answer with all of it."""
         try:
-            stream.text()
+            with ended_by_leaving(stream, request.environ):
+                stream.text()
         except StreamError as error:
+            log_error(_log, error)
             return _answer(problem_of(error))
         return Response(answer_body(stream.completion, model), content_type="application/json")
 

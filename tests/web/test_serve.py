@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import resource
 import signal
@@ -11,7 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -34,6 +35,9 @@ _PROMPT = "a prompt that nobody may log"
 _MAIN = """
 import os, resource
 from llm_sse.cli import main
+from llm_sse.web import serve
+if {idle_s}:
+    serve._IDLE_S = {idle_s}
 if {limits}:
     resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
 for _ in range({taken}):
@@ -54,10 +58,11 @@ def serve(server: FakeServer) -> Iterator[Serve]:
         ready: bool = True,
         taken: int = 0,
         limits: tuple[int, int] | None = None,
+        idle_s: int | None = None,
         **env: str,
     ) -> subprocess.Popen[str]:
         keys = {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": server.base_url("openai")}
-        code = _MAIN.format(taken=taken, limits=limits)
+        code = _MAIN.format(taken=taken, limits=limits, idle_s=idle_s)
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code, "serve", "--port", "0", *args],
             env={**os.environ, **keys, **env},
@@ -282,6 +287,50 @@ class TestDescriptors:
         out, err = process.communicate(timeout=20)
         assert (process.returncode, out) == (2, "")
         assert "max_streams=400 needs 1764 file descriptors" in " ".join(err.split())
+
+
+class TestConnections:
+    def test_idle_ones_of_an_address_do_not_stop_the_others(
+        self, serve: Serve, server: FakeServer
+    ) -> None:
+        """Those beyond its share are closed at once, those that say nothing soon."""
+        process = serve("--max-streams", "64", "--max-streams-per-client", "4", idle_s=2)
+        address = urlsplit(vars(process)["url"])
+        where = (str(address.hostname), address.port or 0)
+        with ExitStack() as stack:
+            idle = [stack.enter_context(socket.create_connection(where, 20)) for _ in range(300)]
+            assert idle[-1].recv(1) == b""
+            other = stack.enter_context(socket.socket())
+            other.bind(("127.0.0.2", 0))
+            other.settimeout(20)
+            other.connect(where)
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert other.recv(15) == b"HTTP/1.1 200 OK"
+            assert idle[0].recv(1) == b""
+
+    def test_who_waits_for_a_whole_answer_and_leaves_ends_it(
+        self, serve: Serve, server: FakeServer
+    ) -> None:
+        """Nothing is written before it is there; the place is free again all the same."""
+        server.script(say("one"), stall())
+        process = serve("--max-streams", "1")
+        address = urlsplit(vars(process)["url"])
+        asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
+        with closing(http.client.HTTPConnection(str(address.hostname), address.port)) as client:
+            kind = {"Content-Type": "application/json"}
+            client.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+            until(lambda: server.requests)
+        until(server.requests[0].ended.is_set)
+        assert server.requests[0].outcome == "disconnected"
+        server.script(say("two"))
+
+        def answered() -> bool:
+            again = _get(process, "/stream?prompt=Hi")
+            again.read()
+            _close(again)
+            return bool(again.status == 200)
+
+        until(answered)
 
 
 class TestSecrets:
