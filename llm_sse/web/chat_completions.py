@@ -121,7 +121,8 @@ def answer_body(completion: Completion, model: str) -> bytes:
 
 def error_body(problem: Problem) -> bytes:
     """Return a problem as OpenAI's error object."""
-    error = APIError(problem.detail, status=problem.status, code=problem.code)
+    kind = APIError.class_for(problem.status)  # its type is the body's `type`
+    error = kind(problem.detail, status=problem.status, code=problem.code)
     error.detail = problem.detail
     return find_provider("openai").error_body(error)
 

@@ -603,6 +603,25 @@ class TestChatCompletions:
             assert answer.get_json()["error"]["message"]
         assert len(server.requests) == 1
 
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({"seed": 1}, (400, "invalid_request_error")),
+            ({"messages": [{"role": "user", "content": _LONG}]}, (413, "invalid_request_error")),
+            ({"model": "slow"}, (429, "rate_limit_error")),
+            ({"model": "wrong"}, (502, "server_error")),
+        ],
+    )
+    def test_an_error_has_a_type(
+        self, make: Make, server: FakeServer, asked: dict[str, Any], expected: tuple[int, str]
+    ) -> None:
+        """OpenAI's clients tell by it whose fault it was."""
+        said = {"slow": status(429, headers={"x-should-retry": "false"}), "wrong": status(401)}
+        server.script(lambda request: [said[request.json["model"]]])
+        client = make(limits=Limits(max_prompt_chars=200))
+        answer = client.post("/v1/chat/completions", json={**_CHAT, **asked})
+        assert (answer.status_code, answer.get_json()["error"]["type"]) == expected
+
     def test_a_conversation_may_be_nested(self, client: FlaskClient, server: FakeServer) -> None:
         """However deep an argument goes, it is counted, or refused."""
         deep = '{"model": "any", "messages": [{"role": "user", "content": %s"x"%s}]}'
