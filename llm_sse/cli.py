@@ -270,6 +270,8 @@ def fake(
         width = max(map(len, names))
         for name in names:
             click.echo(f"{name:<{width}} {server.base_url(name)}")
+        where = server.base_url("openai")
+        _note(f"a program asks it with OPENAI_API_KEY=any OPENAI_BASE_URL={where}")
         _wait()
 
 
