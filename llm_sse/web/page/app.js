@@ -379,7 +379,8 @@ async function read(question, cursor, signal, take) {
 }
 
 // The whole answer, over as many connections as it takes. The question has a name, so that it is
-// never asked twice: the site goes on with the answer, as long as it keeps it.
+// not asked twice: the site goes on with the answer, as long as it keeps it. One that a site's end
+// took away before anything of its answer came is asked anew: there is no other way to an answer.
 async function readAll(question, signal, take, broken) {
   const cursor = { id: "" };
   let attempt = 0;
