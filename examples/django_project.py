@@ -5,6 +5,7 @@ import sys
 
 import django
 from django.conf import settings
+from django.core.exceptions import BadRequest
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
 from django.http import HttpRequest, StreamingHttpResponse
@@ -29,7 +30,10 @@ django.setup()
 @require_POST
 def stream(request: HttpRequest) -> StreamingHttpResponse:
     """Answer the prompt of a form, token by token."""
-    return sse_response(stream_sync(request.POST["prompt"]))
+    prompt = request.POST.get("prompt", "")
+    if not 0 < len(prompt) <= 10_000:
+        raise BadRequest("there is no prompt, or too much of it")
+    return sse_response(stream_sync(prompt))
 
 
 urlpatterns = [path("stream", stream)]

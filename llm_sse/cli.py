@@ -274,6 +274,8 @@ def fake(
         width = max(map(len, names))
         for name in names:
             click.echo(f"{name:<{width}} {server.base_url(name)}")
+        where = server.base_url("openai")
+        _note(f"a program asks it with OPENAI_API_KEY=any OPENAI_BASE_URL={where}")
         _wait()
 
 
@@ -340,7 +342,9 @@ def serve(
     guard = Guard(token=token, hosts=allow_host, origins=allow_origin)
     with _targets(names) as targets, listen(host, port) as listener:
         at = listener.getsockname()
-        shown = f"[{at[0]}]" if ":" in at[0] else at[0]
+        # What listens everywhere is under no such address: the site refuses it as a host.
+        address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(at[0], at[0])
+        shown = f"[{address}]" if ":" in address else address
         site = Site(targets, guard=guard, limits=Limits(**limits), grace_s=grace_s)
         run(site, listener, lambda: click.echo(f"http://{shown}:{at[1]}/"))
 

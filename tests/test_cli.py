@@ -732,7 +732,9 @@ def test_the_fake_serves_until_it_is_stopped(
         assert stream.text() == "Hello there."
     process.send_signal(stop)
     rest, said = process.communicate(timeout=30)
-    assert (process.returncode, rest, said) == (0, b"", b"")
+    assert (process.returncode, rest) == (0, b"")
+    how = f"OPENAI_API_KEY=any OPENAI_BASE_URL={lines[0][1]}"
+    assert said.decode() == f"llm-sse: a program asks it with {how}\n"
 
 
 @pytest.fixture

@@ -73,6 +73,14 @@ class TestFlaskApp:
         assert 'data: {"token":" two"}' in body
         assert body.endswith("data: [DONE]\n\n")
 
+    @pytest.mark.parametrize(
+        "asked", [{}, [], {"prompt": 5}, {"prompt": ""}, {"prompt": "x" * 10_001}]
+    )
+    def test_refuses_what_is_no_question(self, asked: Any) -> None:
+        """It is the visitor's mistake, and nobody is asked."""
+        app: Any = runpy.run_path(str(_EXAMPLES / "flask_app.py"))["app"]
+        assert app.test_client().post("/stream", json=asked).status_code == 400
+
 
 class TestDjangoProject:
     def test_streams(self, run: Run) -> None:
@@ -83,9 +91,12 @@ class TestDjangoProject:
             "client = Client(SERVER_NAME='localhost')\n"
             "answer = client.post('/stream', {'prompt': 'Hi'})\n"
             "print(b''.join(answer.streaming_content).decode())\n"
+            "for asked in ({}, {'prompt': ''}, {'prompt': 'x' * 10_001}):\n"
+            "    print(client.post('/stream', asked).status_code)\n"
         )
         assert 'data: {"token":" two"}' in said
         assert "data: [DONE]" in said
+        assert said.split()[-3:] == ["400"] * 3
 
 
 class TestNotebook:

@@ -4,7 +4,7 @@
 | --- | --- |
 | `GET /` | the page |
 | `POST /stream` | a question as JSON (`Question`), answered in any of the formats |
-| `GET /stream?prompt=` | the same for `EventSource` |
+| `GET /stream?prompt=` | the same for `EventSource`, in a page of this site's |
 | `POST /stop` | the name of a question (`Stop`), whose answer ends |
 | `POST /v1/chat/completions`, `GET /v1/models` | OpenAI's API, for its clients |
 | `GET /api/providers` | what can be asked |
@@ -15,6 +15,7 @@ Prompts, tokens and answers are written to no log.
 
 from __future__ import annotations
 
+import logging
 import weakref
 from collections.abc import Sequence
 from functools import partial
@@ -40,6 +41,8 @@ from .chat_completions import (
 )
 from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
+from .leaving import ended_by_leaving
+from .log import log_error
 from .problem import Problem, RefusedError, gone, problem_of
 from .questions import Limits, Question, Stop, Target, bad, convert, texts
 from .replay import MemoryReplay, ReplayStore, check_seconds
@@ -47,6 +50,8 @@ from .retelling import Asked
 from .slots import Slot, Slots
 
 __all__ = ["Limits", "Question", "Site", "Stop", "Target"]
+
+_log = logging.getLogger(__name__)
 
 _PAGE = Path(__file__).parent / "page"
 _OPENAI = "/v1/"
@@ -61,7 +66,6 @@ _KEY = "visitors"
 _OPEN = frozenset({"/", "/style.css", "/app.js", "/healthz"})
 _PREFLIGHT = {
     "Access-Control-Allow-Methods": "GET, POST",
-    "Access-Control-Allow-Headers": "Authorization, Content-Type, Last-Event-ID",
     "Access-Control-Max-Age": "600",
 }
 
@@ -147,7 +151,7 @@ class Site:
                 site=headers.get("Sec-Fetch-Site"),
             )
         if refusal is None and request.method == "OPTIONS":
-            return Response(status=204, headers=_PREFLIGHT)
+            return Response(status=204, headers=_preflight())
         if refusal is None and not is_open:
             refusal = self._guard.refuse_token(headers.get("Authorization"))
         return None if refusal is None else _answer(refusal)
@@ -188,6 +192,12 @@ class Site:
     def _ask_by_query(self) -> Response:
         if request.method == "HEAD":  # it is no question
             return Response(content_type="text/event-stream; charset=utf-8")
+        headers = request.headers
+        refusal = self._guard.refuse_get(
+            origin=headers.get("Origin"), site=headers.get("Sec-Fetch-Site")
+        )
+        if refusal is not None:
+            return _answer(refusal)
         for name, values in request.args.lists():
             if len(values) > 1:
                 raise bad(f"{name[:40]!r} is there {len(values)} times")
@@ -255,7 +265,7 @@ class Site:
     def _complete(self) -> Response:
         """Answer a client of OpenAI's, streaming or not."""
         asked = _read(ChatCompletionsRequest)
-        self.limits.check_length(texts(asked.messages))
+        self.limits.check_length(texts(asked.arguments()))
         name, _, model = asked.model.partition("/")
         target = self._targets.get(name)
         if target is None:
@@ -278,8 +288,10 @@ class Site:
     def _whole(self, stream: TokenStream, model: str) -> Response:
         """Answer with all of it."""
         try:
-            stream.text()
+            with ended_by_leaving(stream, request.environ):
+                stream.text()
         except StreamError as error:
+            log_error(_log, error)
             return _answer(problem_of(error))
         return Response(answer_body(stream.completion, model), content_type="application/json")
 
@@ -301,6 +313,15 @@ class Site:
             raise
         slot.hold(stream)
         return slot, stream
+
+
+def _preflight() -> dict[str, str]:
+    """Return what an allowed page may send: whatever it asks for, as OpenAI's client has its own.
+
+    To any other page these say nothing: there is no `Access-Control-Allow-Origin` with them.
+    """
+    wanted = request.headers.get("Access-Control-Request-Headers")
+    return _PREFLIGHT if wanted is None else {**_PREFLIGHT, "Access-Control-Allow-Headers": wanted}
 
 
 def _client() -> str:

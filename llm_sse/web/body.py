@@ -31,11 +31,12 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 
-from ..errors import ConfigurationError, ProtocolError, StreamError
+from ..errors import ConfigurationError, ProtocolError
 from ..events import Event, Finish, StreamStart
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
+from .log import log_error
 from .problem import NOTHING_MORE, Problem, RefusedError, problem_of
 from .pump import EventStream, Factory, Told, is_stream, open_stream, release, start_pump
 from .replay import Entry, check_seconds
@@ -258,10 +259,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         """End the body; tell the site's log what the visitor is not told."""
         # Before the error is anywhere: its traceback has this body, and the finalizer the error.
         self.close()
-        if isinstance(error, StreamError):
-            _log.warning("%s: %s", type(error).__name__, error)
-        elif not isinstance(error, RefusedError):
-            _log.error("a stream for a browser failed", exc_info=error)
+        if not isinstance(error, RefusedError):
+            log_error(_log, error)
         return problem_of(error)
 
     async def _wait(self, timeout_s: float | None) -> None:

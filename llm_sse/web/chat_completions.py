@@ -19,6 +19,7 @@ from ..events import Event, StreamStart, Usage
 from ..providers import find_provider
 from .formats import OpenAIChunks
 from .problem import Problem
+from .questions import ModelName
 
 __all__ = ["AskedChunks", "ChatCompletionsRequest", "answer_body", "error_body", "models_body"]
 
@@ -37,7 +38,7 @@ class StreamOptions(Struct, forbid_unknown_fields=True):
 class ChatCompletionsRequest(Struct, forbid_unknown_fields=True, kw_only=True):
     """The body of a request, as far as it means the same to every provider."""
 
-    model: str
+    model: ModelName
     messages: list[dict[str, Any]]
     stream: Union[bool, None] = None
     stream_options: Union[StreamOptions, None] = None
@@ -120,7 +121,8 @@ def answer_body(completion: Completion, model: str) -> bytes:
 
 def error_body(problem: Problem) -> bytes:
     """Return a problem as OpenAI's error object."""
-    error = APIError(problem.detail, status=problem.status, code=problem.code)
+    kind = APIError.class_for(problem.status)  # its type is the body's `type`
+    error = kind(problem.detail, status=problem.status, code=problem.code)
     error.detail = problem.detail
     return find_provider("openai").error_body(error)
 

@@ -5,7 +5,12 @@ reaches the loopback interface: a name that was rebound to it is no `Host` of ou
 page is no `Origin` of ours, and browsers say (`Sec-Fetch-Site`) when a request comes from
 elsewhere. Who is no browser sends none of these but `Host`.
 
-Source: Fetch Metadata Request Headers (W3C), section 2.4; Fetch (WHATWG), section 3.2.
+A page may `GET` from anywhere without an `Origin`, and browsers say whose page it is only to sites
+that nobody on the way can alter (TLS, loopback). So a `GET` that costs something needs this word,
+or the token.
+
+Source: Fetch Metadata Request Headers (W3C), sections 2.4 and 3; Fetch (WHATWG), section 3.2;
+Secure Contexts (W3C), section 3.1.
 """
 
 from __future__ import annotations
@@ -25,6 +30,8 @@ __all__ = ["MIN_TOKEN_CHARS", "PAGE_HEADERS", "Guard", "is_loopback"]
 MIN_TOKEN_CHARS = 16
 
 _TOKEN = re.compile(r"[!-~]+")
+#: The words of `Sec-Fetch-Site` for the site's own pages, and for a person at the address bar.
+_HERE = ("same-origin", "none")
 
 #: What goes with every response. The page's script may write text only, to this site only.
 PAGE_HEADERS = {
@@ -45,8 +52,8 @@ class Guard:
 
     Args:
         token: What has to come as `Authorization: Bearer`; `None` asks for nothing.
-        hosts: Names under which the site is reached, beside `localhost` and every address: only a
-            name can be rebound.
+        hosts: Names under which the site is reached, beside `localhost` and every address but
+            `0.0.0.0`: only a name can be rebound.
         origins: Whose pages may ask, beside the site's own, such as `https://example.org`.
 
     Raises:
@@ -90,19 +97,26 @@ class Guard:
             origin: Its `Origin`.
             site: Its `Sec-Fetch-Site`.
         """
-        elsewhere = site not in (None, "none", "same-origin")
+        elsewhere = site not in (None, *_HERE)
         if origin in self._origins:
             return None
-        own = origin is not None and urlsplit(origin).netloc == host
-        if (origin is None and not elsewhere) or (own and not elsewhere):
+        own = origin in (None, f"http://{host}", f"https://{host}")
+        if own and not elsewhere:
             return None
-        return Problem(
-            title="Forbidden",
-            status=403,
-            detail="Pages of that origin may not ask here.",
-            code="unknown_origin",
-            retryable=False,
-        )
+        return _forbidden("Pages of that origin may not ask here.", "unknown_origin")
+
+    def refuse_get(self, *, origin: str | None, site: str | None) -> Problem | None:
+        """Return what is answered to a `GET` that costs something and may be another site's page's.
+
+        `refuse_origin` and `refuse_token` have let it in.
+
+        Args:
+            origin: The request's `Origin`.
+            site: Its `Sec-Fetch-Site`.
+        """
+        if self.asks_token or origin is not None or site in _HERE:
+            return None
+        return _forbidden("Nothing says whose page asks; ask by POST.", "unknown_origin")
 
     def refuse_token(self, authorization: str | None) -> Problem | None:
         """Return what is answered without the token; `None` if it is there, or not needed."""
@@ -131,6 +145,10 @@ class Guard:
         return headers
 
 
+def _forbidden(detail: str, code: str) -> Problem:
+    return Problem(title="Forbidden", status=403, detail=detail, code=code, retryable=False)
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach what listens there."""
     try:
@@ -153,11 +171,12 @@ def _name_of(host: str) -> str | None:
 
 
 def _is_address(name: str) -> bool:
+    """Whether it is an address of something; `0.0.0.0` reaches this machine in disguise."""
     try:
-        ipaddress.ip_address(name)
+        address = ipaddress.ip_address(name)
     except ValueError:
         return False
-    return True
+    return not (getattr(address, "ipv4_mapped", None) or address).is_unspecified
 
 
 def _checked_host(host: str) -> str:
@@ -168,7 +187,10 @@ def _checked_host(host: str) -> str:
 
 
 def _checked_origin(origin: str) -> str:
-    parts = urlsplit(origin)
+    try:
+        parts = urlsplit(origin)
+    except ValueError:
+        parts = urlsplit("")
     if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
         raise ConfigurationError(
             f"an origin is a scheme and a host, such as https://example.org, not {origin!r}"

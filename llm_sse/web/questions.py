@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, Optional
+from typing import Annotated, Any, Optional
 
 import msgspec
 from msgspec import Struct
@@ -15,10 +15,16 @@ from ..errors import ConfigurationError
 from .formats import FORMATS
 from .problem import Problem, RefusedError
 
-__all__ = ["Limits", "Question", "Stop", "Target", "bad", "convert", "texts"]
+__all__ = ["Limits", "ModelName", "Question", "Stop", "Target", "bad", "convert", "texts"]
 
 #: A name that nobody else hits upon, by chance or by trying: 128 bits in hexadecimal digits.
 _NAME = re.compile(r"[A-Za-z0-9_-]{32,128}")
+
+#: A model's name; the longest ones have a path of a site in them.
+ModelName = Annotated[str, msgspec.Meta(max_length=256)]
+#: Where the parts of a message have their data. Source:
+#: https://platform.openai.com/docs/api-reference/chat/create
+_DATA = {"image_url": "url", "file": "file_data", "input_audio": "data"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +51,8 @@ class Limits:
     Attributes:
         max_streams: How many answers may run at once.
         max_streams_per_client: How many of them for one address.
-        max_prompt_chars: The longest question, conversation included, in characters of text.
+        max_prompt_chars: The longest question in characters: the whole conversation, and all else
+            that is written in the request.
         max_request_bytes: The largest request body.
     """
 
@@ -89,7 +96,7 @@ class Question(Struct, forbid_unknown_fields=True, kw_only=True):
 
     prompt: str
     provider: Optional[str] = None
-    model: Optional[str] = None
+    model: Optional[ModelName] = None
     system: Optional[str] = None
     max_tokens: Optional[int] = None
     temperature: Optional[float] = None
@@ -151,22 +158,34 @@ def convert(type_: type[Any], value: Any, *, strict: bool = True) -> Any:
 
 
 def texts(value: Any) -> Iterator[str]:
-    """Yield the texts of a conversation; a picture's data is bounded by the request's size."""
+    """Yield all that is written in JSON: texts, names, numbers.
+
+    The data of a picture, a file or a sound is bounded by the request's size. It is known by its
+    place in a part of a message: a text that looks like it is a text.
+    """
     left = [value]
     while left:
         one = left.pop()
-        if isinstance(one, str):
-            yield one
+        if isinstance(one, dict):
+            yield from one
+            left += _without_data(one).values()
         elif isinstance(one, list):
             left += one
-        elif isinstance(one, dict):
-            left += [part for name, part in one.items() if not _is_data(name, part)]
+        else:
+            yield one if isinstance(one, str) else str(one)
 
 
-def _is_data(name: str, part: Any) -> bool:
-    """Whether a part is a picture's or a file's data; a text that looks like it is a text."""
-    is_url = name in ("url", "image_url") and isinstance(part, str) and part.startswith("data:")
-    return is_url or name in ("data", "file_data")
+def _without_data(part: dict[str, Any]) -> dict[str, Any]:
+    """Return an object without the data, if it is a part that has any."""
+    kind = part.get("type")
+    if not isinstance(kind, str) or kind not in _DATA:
+        return part
+    name, inner = _DATA[kind], part.get(kind)
+    if not isinstance(inner, dict) or not isinstance(inner.get(name), str):
+        return part
+    if name == "url" and not inner[name].startswith("data:"):
+        return part
+    return {**part, kind: {**inner, name: ""}}
 
 
 def bad(detail: str, *, status: int = 400) -> RefusedError:

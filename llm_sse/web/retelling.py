@@ -32,12 +32,13 @@ from typing import NamedTuple
 
 import msgspec
 
-from ..errors import ConfigurationError, ConnectionLost, ServerError, StreamError
+from ..errors import ConfigurationError, ConnectionLost, ServerError
 from ..events import Event, Finish, StreamStart
 from ..sse import encode_comment
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
 from .formats import Format, find_format
+from .log import log_error
 from .problem import NOTHING_MORE, Problem, RefusedError, gone, problem_of
 from .pump import EventStream, Factory, Told, is_stream, open_stream, release, start_pump
 from .replay import (
@@ -169,7 +170,7 @@ def retell(
         _log.warning("the replay store cannot be reached: %s", error)
         return problem_of(ServerError("the replay store", status=503, retryable=True))
     except ServerError as error:
-        _log.warning("no stream could begin: %s", error)
+        log_error(_log, error)
         return problem_of(error)
 
 
@@ -541,10 +542,7 @@ class _Generation:
             self._failure = error
             self._writer.refuse(_refusal(error))
             return
-        if isinstance(error, StreamError):
-            _log.log(level, "%s: %s", type(error).__name__, error)
-        else:
-            _log.error("a stream for a browser failed", exc_info=error)
+        log_error(_log, error, level)
         self._append(self._format.error(problem_of(error)) or b"", last=True)
 
 

@@ -32,6 +32,10 @@ _BACKLOG = 1024
 _SPARE_THREADS = 4
 #: Descriptors beside those of connections: the interpreter's, logs, pools.
 _SPARE_DESCRIPTORS = 64
+#: Connections of one address beside those of its streams.
+_SPARE_CONNECTIONS = 32
+#: How long a connection may say nothing while it is not answered, in seconds.
+_IDLE_S = 10
 #: How long the streams and their last bytes may take to end, in seconds.
 _STREAMS_WAIT_S = 3.0
 _FLUSH_WAIT_S = 1.0
@@ -77,9 +81,13 @@ def serve(
         threads=limits.max_streams + _SPARE_THREADS,
         connection_limit=most,
         asyncore_use_poll=True,  # select() ends the server at descriptor 1024
+        channel_timeout=_IDLE_S,
+        cleanup_interval=_IDLE_S // 2,
+        channel_request_lookahead=1,  # else it does not say that a client has left
         max_request_body_size=2 * limits.max_request_bytes,
         ident=None,
     )
+    _limit_connections(server, 2 * limits.max_streams_per_client + _SPARE_CONNECTIONS)
     ending = threading.Event()
 
     def end(number: int, frame: FrameType | None) -> None:
@@ -100,6 +108,26 @@ def serve(
         server.close()
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _limit_connections(server: Any, most: int) -> None:
+    """Let one address have so many connections, so that it cannot take all that there are.
+
+    Those beyond are closed at once: a connection costs nothing but its descriptor.
+    """
+    accept = server.accept
+
+    def accept_some() -> Any:
+        accepted = accept()
+        if accepted is not None:
+            connection, address = accepted
+            channels = server.active_channels.values()
+            if sum(channel.addr[0] == address[0] for channel in channels) >= most:
+                connection.close()
+                return None
+        return accepted
+
+    server.accept = accept_some
 
 
 def _allow_descriptors(needed: int, limits: Limits) -> None:

@@ -11,7 +11,9 @@
 | `Citation` | `source-url` |
 | `Finish` | `finish-step`; at the end of all, `finish` |
 
-Usage, and what has no part in the protocol, is not told.
+Usage, and what has no part in the protocol, is not told; nor is a source that is no web page,
+because its address becomes a link on a page. `finishReason` came with npm's `ai` 5.0.92: older
+versions refuse it.
 
 Source: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; for the fields that each part may have,
 `packages/ai/src/ui-message-stream/ui-message-chunks.ts` of https://github.com/vercel/ai.
@@ -19,6 +21,7 @@ Source: https://ai-sdk.dev/docs/ai-sdk-ui/stream-protocol; for the fields that e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -40,6 +43,10 @@ __all__ = ["UIMessageChunks"]
 
 #: The protocol's words, where they are not ours.
 _REASONS = {"tool_calls": "tool-calls", "content_filter": "content-filter", "pause": "other"}
+
+
+#: What may be a link: in others (`javascript:`) a page would run what a model has written.
+_WEB = re.compile(r"https?://", re.IGNORECASE)
 
 
 class UIMessageChunks:
@@ -172,7 +179,7 @@ class UIMessageChunks:
             yield {"type": "tool-output-error", **part, "errorText": self._tool_failed}
 
     def _source(self, citation: Citation) -> Iterator[dict[str, Any]]:
-        if citation.url is None:
+        if not _WEB.match(citation.url or ""):
             return
         self._sources += 1
         part = {"type": "source-url", "sourceId": str(self._sources), "url": citation.url}

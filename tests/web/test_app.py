@@ -29,8 +29,12 @@ from tests.helpers import until
 _TOKEN = "a-token-of-a-good-length"
 _KEY = "sk-secret-of-the-site"
 _ASK = {"prompt": "Hi"}
+_PAGES = {"Sec-Fetch-Site": "same-origin"}
 _NAME = "0123456789abcdef" * 2
 _CHAT: dict[str, Any] = {"model": "any", "messages": [{"role": "user", "content": "Hi"}]}
+
+_LONG = "x" * 300
+_DATA = "data:image/png;base64," + "iVBORw0KGgo=" * 100
 
 Make = Callable[..., FlaskClient]
 
@@ -51,6 +55,10 @@ def make(server: FakeServer) -> Make:
         return site.app.test_client()
 
     return run
+
+
+def _picture(url: str) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": url}}
 
 
 def _data(answer: Any) -> list[str]:
@@ -137,20 +145,20 @@ class TestStream:
         assert (answer.status_code, len(server.requests)) == (400, 0)
         assert "'prompt' is there 2 times" in answer.get_json()["detail"]
         server.script(say("one"))
-        answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text")
+        answer = client.get("/stream?prompt=Hi&max_tokens=7&format=text", headers=_PAGES)
         assert answer.text == "one"
         assert server.requests[0].json["model"] == "gpt-any"
         assert 7 in server.requests[0].json.values()
 
     def test_does_not_ask_a_second_time(self, client: FlaskClient, server: FakeServer) -> None:
         """`EventSource` asks again after an answer's end, and is told to stop; HEAD is none."""
-        answer = client.get("/stream?prompt=Hi")
-        known = {"Last-Event-ID": SSEDecoder().feed(answer.data)[-1].id}
+        answer = client.get("/stream?prompt=Hi", headers=_PAGES)
+        known = {**_PAGES, "Last-Event-ID": SSEDecoder().feed(answer.data)[-1].id}
         assert client.get("/stream?prompt=Hi", headers=known).status_code == 204
         assert client.head("/stream?prompt=Hi").status_code == 200
         assert len(server.requests) == 1
         for path in ("/stream?prompt=Hi", "/stream?prompt=Hi&format=text"):
-            answer = client.get(path, headers={"Last-Event-ID": "4"})
+            answer = client.get(path, headers={**_PAGES, "Last-Event-ID": "4"})
             assert (answer.status_code, answer.get_json()["code"]) == (410, "gone")
         assert len(server.requests) == 1
 
@@ -427,24 +435,42 @@ class TestLimits:
         until(lambda: all(request.ended.is_set() for request in server.requests))
 
     def test_the_length_of_a_question(self, make: Make, server: FakeServer) -> None:
-        """Characters count, of the whole conversation; a picture's data does not.
-
-        A text that looks like data is a text.
-        """
+        """Characters count; a text that looks like data is a text."""
         client = make(limits=Limits(max_prompt_chars=20))
         assert client.post("/stream", json={"prompt": "x" * 21}).status_code == 413
         assert client.post("/stream", json={"prompt": "x" * 20}).status_code == 200
-        turns = [{"role": "user", "content": "x" * 10}] * 2
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 413
         assert client.post("/stream", json={"prompt": "data:" + "x" * 16}).status_code == 413
-        turns = [{"role": "user", "content": "data:" + "x" * 16}]
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 413
-        picture = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
-        turns = [{"role": "user", "content": [picture]}]
-        answer = client.post("/v1/chat/completions", json={**_CHAT, "messages": turns})
-        assert answer.status_code == 200
+
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({}, 200),
+            ({"messages": [{"role": "user", "content": "x" * 150}] * 2}, 413),
+            ({"messages": [{"role": "user", "content": "data:" + _LONG}]}, 413),
+            ({"messages": [{"role": "user", "content": [{"type": "text", "data": _LONG}]}]}, 413),
+            ({"messages": [{"role": "user", "content": "Hi", _LONG: 1}]}, 413),
+            ({"messages": [{"role": "user", "content": [_picture(_DATA)]}]}, 200),
+            ({"messages": [{"role": "user", "content": [_picture(_LONG)]}]}, 413),
+            ({"messages": [{"role": "user", "content": [{**_picture(_DATA), "x": _LONG}]}]}, 413),
+            ({"messages": [{"role": "user", "content": [{"type": ["file"]}]}]}, 200),
+            ({"tools": [{"type": "function", "function": {"description": _LONG}}]}, 413),
+            ({"tools": [{"type": "function", "function": {"parameters": {_LONG: {}}}}]}, 413),
+            ({"tools": [{"type": "function", "function": {"enum": [1.5] * 200}}]}, 413),
+            ({"response_format": {"type": "json_schema", "json_schema": {"url": _LONG}}}, 413),
+            ({"stop": _LONG}, 413),
+            ({"tool_choice": _LONG}, 413),
+            ({"model": _LONG}, 400),
+        ],
+    )
+    def test_the_length_of_a_request_of_openais(
+        self, make: Make, server: FakeServer, asked: dict[str, Any], expected: int
+    ) -> None:
+        """All that is written counts, wherever it stands; but not a picture's data."""
+        client = make(limits=Limits(max_prompt_chars=200))
+        answer = client.post("/v1/chat/completions", json={**_CHAT, **asked})
+        assert (answer.status_code, len(server.requests)) == (expected, expected == 200)
+        if "model" in asked:
+            assert client.post("/stream", json={**_ASK, "model": _LONG}).status_code == 400
 
     def test_the_size_of_a_request(self, make: Make, server: FakeServer) -> None:
         """It is not read to its end."""
@@ -478,6 +504,7 @@ class TestGuarded:
         assert server.requests == []
         known = {"Authorization": f"Bearer {_TOKEN}"}
         assert client.post("/stream", json=_ASK, headers=known).status_code == 200
+        assert client.get("/stream?prompt=Hi", headers=known).status_code == 200
         assert client.get(f"/stream?prompt=Hi&token={_TOKEN}").status_code == 401
 
     def test_refuses_hosts_and_origins(self, client: FlaskClient, server: FakeServer) -> None:
@@ -494,14 +521,36 @@ class TestGuarded:
         assert client.options("/stream", headers=evil).status_code == 403
         assert server.requests == []
 
+    @pytest.mark.parametrize("host", ["localhost", "10.1.2.3:8766", "0.0.0.0:8766"])
+    @pytest.mark.parametrize("accept", ["image/avif,*/*", "text/event-stream"])
+    def test_a_query_has_to_come_from_a_page_of_its_own(
+        self, make: Make, server: FakeServer, host: str, accept: str
+    ) -> None:
+        """A picture in another page, and a script's `no-cors` request, name nobody."""
+        client = make()
+        answer = client.get("/stream?prompt=Hi", headers={"Host": host, "Accept": accept})
+        assert answer.status_code == (421 if host.startswith("0.") else 403)
+        assert server.requests == []
+        mine = make(guard=Guard(origins=["https://mine.example"]))
+        asked = {"Origin": "https://mine.example", "Accept": accept}
+        assert mine.get("/stream?prompt=Hi", headers=asked).status_code == 200
+
+    def test_an_origin_that_is_none_is_refused(self, make: Make) -> None:
+        """Before the token is looked at, and without a word in the log."""
+        client = make(guard=Guard(token=_TOKEN))
+        for origin in ("http://[bad", "http://]", "\xff"):
+            assert client.post("/stream", json=_ASK, headers={"Origin": origin}).status_code == 403
+
     def test_lets_named_origins_ask(self, make: Make) -> None:
         """A preflight needs no token, because browsers send none; caches keep them apart."""
         mine = {"Origin": "https://mine.example", "Sec-Fetch-Site": "cross-site"}
         client = make(guard=Guard(token=_TOKEN, origins=["https://mine.example"]))
-        answer = client.options("/stream", headers=mine)
+        wanted = "authorization,content-type,x-stainless-os"  # OpenAI's client has such of its own
+        asked = {**mine, "Access-Control-Request-Headers": wanted}
+        answer = client.options("/stream", headers=asked)
         assert answer.status_code == 204
         assert answer.headers["Access-Control-Allow-Origin"] == "https://mine.example"
-        assert "Authorization" in answer.headers["Access-Control-Allow-Headers"]
+        assert answer.headers["Access-Control-Allow-Headers"] == wanted
         assert answer.headers["Vary"] == "Origin"
         answer = client.post("/stream", json=_ASK, headers=mine)
         assert answer.status_code == 401
@@ -564,6 +613,25 @@ class TestChatCompletions:
             assert answer.status_code == 400
             assert answer.get_json()["error"]["message"]
         assert len(server.requests) == 1
+
+    @pytest.mark.parametrize(
+        ("asked", "expected"),
+        [
+            ({"seed": 1}, (400, "invalid_request_error")),
+            ({"messages": [{"role": "user", "content": _LONG}]}, (413, "invalid_request_error")),
+            ({"model": "slow"}, (429, "rate_limit_error")),
+            ({"model": "wrong"}, (502, "server_error")),
+        ],
+    )
+    def test_an_error_has_a_type(
+        self, make: Make, server: FakeServer, asked: dict[str, Any], expected: tuple[int, str]
+    ) -> None:
+        """OpenAI's clients tell by it whose fault it was."""
+        said = {"slow": status(429, headers={"x-should-retry": "false"}), "wrong": status(401)}
+        server.script(lambda request: [said[request.json["model"]]])
+        client = make(limits=Limits(max_prompt_chars=200))
+        answer = client.post("/v1/chat/completions", json={**_CHAT, **asked})
+        assert (answer.status_code, answer.get_json()["error"]["type"]) == expected
 
     def test_a_conversation_may_be_nested(self, client: FlaskClient, server: FakeServer) -> None:
         """However deep an argument goes, it is counted, or refused."""

@@ -288,12 +288,18 @@ class TestUIMessages:
             *("finish-step", "finish"),
         ]
 
-    def test_tells_sources_that_have_an_address(self) -> None:
-        """A citation becomes a source; one without an address has no part."""
-        parts = self._parts(Citation("https://a.org", "A"), Citation("b:"), Citation(None, "C"))
+    def test_tells_sources_on_the_web(self) -> None:
+        """A citation becomes a source; one without an address has no part.
+
+        Nor has one whose address would be a script on the page that makes a link of it.
+        """
+        scripts = ("javascript:alert(1)", " javascript:1", "data:text/html,x", "\nhttps://c.org")
+        parts = self._parts(
+            Citation("https://a.org", "A"), *map(Citation, scripts), Citation("HTTP://b.org")
+        )
         assert [part for part in parts if part["type"] == "source-url"] == [
             {"type": "source-url", "sourceId": "1", "url": "https://a.org", "title": "A"},
-            {"type": "source-url", "sourceId": "2", "url": "b:"},
+            {"type": "source-url", "sourceId": "2", "url": "HTTP://b.org"},
         ]
 
 

@@ -20,10 +20,13 @@ class TestGuard:
 
     @pytest.mark.parametrize(
         "host",
-        ["", "evil.example", "localhost.evil.example", "a@localhost", "localhost/x", "localhost:x"],
+        [
+            *("", "evil.example", "localhost.evil.example", "a@localhost", "localhost/x"),
+            *("localhost:x", "0.0.0.0:8766", "[::]:8766", "[::ffff:0.0.0.0]", "0"),
+        ],
     )
     def test_another_name_is_none(self, host: str) -> None:
-        """A rebound name is refused, and what is no host at all."""
+        """A rebound name is refused, what is no host at all, and loopback's disguise."""
         refusal = Guard(hosts=["my.lan"]).refuse_host(host)
         assert refusal is not None
         assert refusal.status == 421
@@ -55,12 +58,25 @@ class TestGuard:
             ("http://mine.example", None),
             ("null", None),
             ("", None),
+            ("http://[bad", None),
+            ("ftp://localhost:8766", None),
         ],
     )
     def test_other_pages_may_not(self, origin: str | None, site: str | None) -> None:
         """A picture whose address is a question is refused, too."""
         guard = Guard(origins=["https://mine.example"])
         refusal = guard.refuse_origin(host="localhost:8766", origin=origin, site=site)
+        assert refusal is not None
+        assert refusal.status == 403
+
+    def test_a_get_that_costs_something_says_whose_it_is(self) -> None:
+        """By the browser's word, by an origin that was let in, or by the token."""
+        guard = Guard()
+        for site in ("same-origin", "none"):
+            assert guard.refuse_get(origin=None, site=site) is None
+        assert guard.refuse_get(origin="http://localhost", site=None) is None
+        assert Guard(token=_TOKEN).refuse_get(origin=None, site=None) is None
+        refusal = guard.refuse_get(origin=None, site=None)
         assert refusal is not None
         assert refusal.status == 403
 
@@ -83,6 +99,7 @@ class TestGuard:
             ({"hosts": [""]}, "without a port"),
             ({"origins": ["*"]}, "a scheme and a host"),
             ({"origins": ["https://a.example/"]}, "a scheme and a host"),
+            ({"origins": ["http://[bad"]}, "a scheme and a host"),
             ({"origins": ["https://"]}, "a scheme and a host|a host in lower case"),
             ({"origins": ["https://A.example"]}, "lower case"),
         ],

@@ -129,8 +129,12 @@ class TestUIMessages:
             go_on.set()
             assert _parts(script.until("end"))[-1]["text"] == "one two"
 
-    def test_reads_all_that_an_answer_has(self, npm: Npm, server: FakeServer) -> None:
-        """Text, reasoning, tools with their outputs and their failures, and sources."""
+    @pytest.mark.parametrize("ai", ["ai-5", "ai-6"])
+    def test_reads_all_that_an_answer_has(self, npm: Npm, server: FakeServer, ai: str) -> None:
+        """Text, reasoning, tools with their outputs and their failures, and sources.
+
+        The oldest version that is promised does, too: its schemas refuse fields unknown to them.
+        """
         rounds = iter(
             [
                 [think("Hm."), call_tool("look", {"x": 1}), call_tool("fail", {})],
@@ -158,7 +162,7 @@ class TestUIMessages:
 
         with (
             serving(answering(answer, "ui-message")) as url,
-            npm.run("ui-message.mjs", api=f"{url}/chat/completions", text="Hi") as script,
+            npm.run("ui-message.mjs", api=f"{url}/chat/completions", text="Hi", ai=ai) as script,
         ):
             told = script.rest()
         message = told[-1]["end"]

@@ -7,14 +7,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import flask
 import pytest
 
-from llm_sse.testing import FakeServer, cut, drip_head, finish, pause, say, stall, status, think
+from llm_sse.testing import (
+    FakeServer,
+    cut,
+    drip_head,
+    finish,
+    pause,
+    say,
+    stall,
+    status,
+    think,
+)
 from tests.helpers import until
 from tests.web.browser import Chromium, find_chromium
+from tests.web.live import serving
 from tests.web.proxy import Proxy
 
 _TOKEN = "a-token-of-a-good-length"
@@ -67,6 +80,8 @@ def provider() -> Iterator[FakeServer]:
     """The provider behind the site."""
     with FakeServer() as fake:
         yield fake
+        until(lambda: all(request.ended.is_set() for request in fake.requests))
+    until(lambda: not [one for one in threading.enumerate() if one.name.startswith("llm-sse")])
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +94,7 @@ def served(provider: FakeServer) -> Iterator[Served]:
 
 @pytest.fixture(autouse=True)
 def _nothing_outlives_the_test() -> None:
-    """The browser and the provider are for the whole file."""
+    """The browser and the provider are for the whole file; `provider` looks at its end."""
 
 
 @pytest.fixture
@@ -91,8 +106,8 @@ def page(browser: Chromium, served: Served) -> Iterator[Chromium]:
     browser.wait(lambda: browser.state() == "ready")
     browser.complaints()
     yield browser
-    refused = [line for line in browser.complaints() if "status of" not in line]
-    assert not [line for line in refused if "ERR_INCOMPLETE" not in line]
+    # What a test provokes: a question that is refused, or whose answer is cut.
+    assert not [line for line in browser.complaints() if f"{served.url}stream" not in line]
 
 
 def _ask(page: Chromium, prompt: str = "Explain SSE.") -> None:
@@ -121,6 +136,8 @@ class TestPage:
         assert provider.requests[-1].json["messages"][-1]["content"] == "Explain SSE."
         assert page.text("ttft").endswith(" ms")
         assert 1 < float(page.text("rate")) < 13
+        assert page.text("count") == str(len(words))
+        assert int(page.text("tokens")) >= len(words)
         assert page.run("return document.querySelectorAll('#plot rect').length") == len(words)
         assert page.text("reasoning") == "Hm."
         page.screenshot(tmp_path / "done.png")
@@ -148,6 +165,7 @@ class TestPage:
         page.wait(lambda: page.state() == "stopped")
         assert page.text("answer").startswith("one two")
         until(provider.requests[-1].ended.is_set)
+        assert provider.requests[-1].outcome == "disconnected"
         assert page.text("status") == "Stopped"
 
     def test_an_error_is_shown_and_can_be_tried_again(
@@ -201,6 +219,65 @@ class TestPage:
         spoken = "return [...document.querySelectorAll('#spoken p')].map(one => one.textContent)"
         assert page.run(spoken) == ["One two.", "Three four."]
         assert page.run("return document.getElementById('spoken').ariaLive") == "polite"
+
+    def test_the_focus_stays_where_it_was(self, page: Chromium, provider: FakeServer) -> None:
+        """Whoever uses a keyboard goes on from the button that he pressed, or from Stop."""
+        focus = "return document.activeElement.id"
+        provider.script(status(503, headers=_NO_RETRY))
+        page.type("prompt", "Hi")
+        page.press("send", "Enter")
+        page.wait(lambda: page.state() == "failed")
+        assert page.run(focus) == "send"
+        page.run("document.getElementById('again').hidden = false")
+        provider.script(say("one"), stall())
+        page.press("again", "Enter")
+        page.wait(lambda: page.text("answer") == "one")
+        assert page.run(focus) == "stop"
+        page.press("stop", "Enter")
+        page.wait(lambda: page.state() == "stopped")
+        assert page.run(focus) == "stop"
+
+    def test_the_end_is_followed_until_the_reader_looks_back(
+        self, page: Chromium, provider: FakeServer
+    ) -> None:
+        """A long answer pushes neither the pace nor its own end out of sight."""
+        provider.script(*(say(f"{number}.\n" * 30) for number in range(10)), stall())
+        left = (
+            "const {scrollHeight, scrollTop, clientHeight} = document.getElementById('answer');"
+            "return scrollHeight - scrollTop - clientHeight"
+        )
+        top = "return document.getElementById('answer').scrollTop"
+        _ask(page)
+        page.wait(lambda: "9." in page.text("answer"))
+        page.wait(lambda: page.run(top) > 100 and page.run(left) < 8)
+        page.run("document.getElementById('answer').scrollTop = 10")
+        page.wait(lambda: not page.run("return following"))
+        page.run("followEnd()")
+        assert page.run(top) == 10
+        page.click("stop")
+        page.wait(lambda: page.state() == "stopped")
+
+    def test_what_was_spoken_is_not_there_twice(self, page: Chromium, provider: FakeServer) -> None:
+        """A screen reader's user finds the answer once."""
+        page.run("spokenMs = 50")
+        provider.script(say("One two."))
+        _ask(page)
+        page.wait(lambda: page.state() == "done")
+        page.wait(
+            lambda: page.run("return document.getElementById('spoken').childElementCount") == 0
+        )
+        assert page.text("answer") == "One two."
+
+    def test_a_question_that_is_too_long_is_said(
+        self, page: Chromium, provider: FakeServer
+    ) -> None:
+        """Nothing of it is cut off in silence."""
+        before = len(provider.requests)
+        page.run("document.getElementById('prompt').value = '\U0001f600'.repeat(32001)")
+        page.press("prompt", "Control", "Enter")
+        page.wait(lambda: page.state() == "failed")
+        assert page.text("what") == "The question is longer than 32000 characters."
+        assert len(provider.requests) == before
 
     def test_a_length_limit_is_said(self, page: Chromium, provider: FakeServer) -> None:
         """An answer that ended early does not look whole."""
@@ -446,6 +523,35 @@ class TestToken:
             written = site.end()
         assert _TOKEN not in written
         assert "secret" not in written
+
+
+class TestOtherPages:
+    def test_a_picture_in_another_page_asks_nothing(
+        self, browser: Chromium, served: Served, provider: FakeServer
+    ) -> None:
+        """Under no name of this machine; nor does a script that hides where it is."""
+        before = len(provider.requests)
+        hosts = [f"{host}:{served.port}" for host in ("0.0.0.0", "127.0.0.1", "localhost")]
+        other = flask.Flask(__name__)
+        other.add_url_rule("/", "page", lambda: "a page of somebody else's")
+        with serving(other) as url:
+            browser.open(url.replace("127.0.0.1", "localhost"))
+            browser.run(
+                "window.ended = 0; const end = () => ended += 1;"
+                "for (const host of arguments[0]) {"
+                "  const url = `http://${host}/stream?prompt=evil`;"
+                "  const picture = new Image();"
+                "  picture.onload = picture.onerror = end;"
+                "  picture.src = url;"
+                "  const headers = {Accept: 'text/event-stream'};"
+                "  fetch(url, {mode: 'no-cors', headers}).then(end, end);"
+                "}",
+                hosts,
+            )
+            browser.wait(lambda: browser.run("return ended") == 2 * len(hosts))
+            browser.open("about:blank")
+        browser.complaints()
+        assert len(provider.requests) == before
 
 
 class TestEnd:

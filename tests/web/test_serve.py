@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import resource
 import signal
@@ -11,11 +12,11 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 import openai
 import pytest
@@ -34,6 +35,9 @@ _PROMPT = "a prompt that nobody may log"
 _MAIN = """
 import os, resource
 from llm_sse.cli import main
+from llm_sse.web import serve
+if {idle_s}:
+    serve._IDLE_S = {idle_s}
 if {limits}:
     resource.setrlimit(resource.RLIMIT_NOFILE, {limits})
 for _ in range({taken}):
@@ -56,10 +60,11 @@ def serve(server: FakeServer) -> Iterator[Serve]:
         ready: bool = True,
         taken: int = 0,
         limits: tuple[int, int] | None = None,
+        idle_s: int | None = None,
         **env: str,
     ) -> subprocess.Popen[str]:
         keys = {"OPENAI_API_KEY": _KEY, "OPENAI_BASE_URL": server.base_url("openai")}
-        code = _MAIN.format(taken=taken, limits=limits)
+        code = _MAIN.format(taken=taken, limits=limits, idle_s=idle_s)
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", code, "serve", "--port", "0", *args],
             env={**os.environ, **keys, **env},
@@ -83,7 +88,7 @@ def serve(server: FakeServer) -> Iterator[Serve]:
 def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
     address = urlsplit(vars(process)["url"])
     connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
-    connection.request("GET", path, headers=headers)
+    connection.request("GET", path, headers={"Sec-Fetch-Site": "none", **headers})
     response = connection.getresponse()
     vars(response)["connection"] = connection
     return response
@@ -146,7 +151,7 @@ class TestCommand:
     def test_beyond_loopback_with_a_token(self, serve: Serve) -> None:
         """It listens, and asks for the token; the environment may hold it."""
         process = serve("--host", "0.0.0.0", LLM_SSE_TOKEN=_TOKEN)
-        vars(process)["url"] = vars(process)["url"].replace("0.0.0.0", "127.0.0.1")
+        assert vars(process)["url"].startswith("http://127.0.0.1:")  # an address that reaches it
         for headers, expected in (({}, 401), ({"Authorization": f"Bearer {_TOKEN}"}, 200)):
             answer = _get(process, "/api/providers", **headers)
             assert answer.status == expected
@@ -162,13 +167,15 @@ class TestCommand:
         server.script(say("one"), stall())
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
+        question = Request(f"http://127.0.0.1:{port}/stream?prompt=Hi")
+        question.add_header("Sec-Fetch-Site", "none")
         seen: list[bytes] = []
 
         def visit() -> None:
             answer = None
             while answer is None:
                 with suppress(OSError):
-                    answer = urlopen(f"http://127.0.0.1:{port}/stream?prompt=Hi", timeout=20)
+                    answer = urlopen(question, timeout=20)
             with answer:
                 while b'"token"' not in (line := answer.readline()):
                     pass
@@ -284,13 +291,59 @@ class TestDescriptors:
         assert "max_streams=400 needs 1764 file descriptors" in " ".join(err.split())
 
 
+class TestConnections:
+    def test_idle_ones_of_an_address_do_not_stop_the_others(
+        self, serve: Serve, server: FakeServer
+    ) -> None:
+        """Those beyond its share are closed at once, those that say nothing soon."""
+        process = serve("--max-streams", "64", "--max-streams-per-client", "4", idle_s=2)
+        address = urlsplit(vars(process)["url"])
+        where = (str(address.hostname), address.port or 0)
+        with ExitStack() as stack:
+            idle = [stack.enter_context(socket.create_connection(where, 20)) for _ in range(300)]
+            assert idle[-1].recv(1) == b""
+            other = stack.enter_context(socket.socket())
+            other.bind(("127.0.0.2", 0))
+            other.settimeout(20)
+            other.connect(where)
+            other.sendall(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert other.recv(15) == b"HTTP/1.1 200 OK"
+            assert idle[0].recv(1) == b""
+
+    def test_who_waits_for_a_whole_answer_and_leaves_ends_it(
+        self, serve: Serve, server: FakeServer
+    ) -> None:
+        """Nothing is written before it is there; the place is free again all the same."""
+        server.script(say("one"), stall())
+        process = serve("--max-streams", "1")
+        address = urlsplit(vars(process)["url"])
+        asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
+        with closing(http.client.HTTPConnection(str(address.hostname), address.port)) as client:
+            kind = {"Content-Type": "application/json"}
+            client.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+            until(lambda: server.requests)
+        until(server.requests[0].ended.is_set)
+        assert server.requests[0].outcome == "disconnected"
+        server.script(say("two"))
+
+        def answered() -> bool:
+            again = _get(process, "/stream?prompt=Hi")
+            again.read()
+            _close(again)
+            return bool(again.status == 200)
+
+        until(answered)
+
+
 class TestSecrets:
     def test_no_log_has_them(self, serve: Serve, server: FakeServer) -> None:
         """Neither the key, nor the token, nor a prompt, whatever goes wrong."""
         process = serve("--token", _TOKEN)
         query = "prompt=" + _PROMPT.replace(" ", "%20")
         known = {"Authorization": f"Bearer {_TOKEN}"}
-        for script in ([status(401, f"no {_KEY}")], [say("one"), cut()], [say("whole")]):
+        quoted = status(400, f"Invalid prompt: {_PROMPT}\nFAKE LINE\x1b[2J")
+        scripts = ([status(401, f"no {_KEY}")], [say("one"), cut()], [say("whole")], [quoted])
+        for script in scripts:
             server.script(*script)
             for path in (f"/stream?{query}", f"/stream?{query}&token={_TOKEN}&max_tokens=x"):
                 answer = _get(process, path, **known)
@@ -301,8 +354,9 @@ class TestSecrets:
         _close(answer)
         process.terminate()
         out, err = process.communicate(timeout=20)
-        assert "AuthenticationError" in err
-        for secret in (_KEY, _TOKEN, "nobody may log", "nobody%20may"):
+        assert "AuthenticationError: openai, status 401" in err
+        assert "InvalidRequestError: openai, status 400" in err
+        for secret in (_KEY, _TOKEN, "nobody may log", "nobody%20may", "FAKE LINE", "\x1b"):
             assert secret not in out + err
 
 

@@ -89,7 +89,6 @@ async function start() {
   $("fake").hidden = !site.fake;
   $("who").textContent = `v${site.version}`;
   $("who").hidden = false;
-  $("prompt").maxLength = site.max_prompt_chars;
   $("provider").replaceChildren(...providers.map(({ name }) => new Option(name, name)));
   showModels();
   $("prompt").focus();
@@ -162,6 +161,7 @@ class Pace {
       requestAnimationFrame(() => {
         this.drawn = false;
         this.show();
+        followEnd();
       });
     }
   }
@@ -170,7 +170,9 @@ class Pace {
     const count = this.waits.length;
     const spread = (this.last - this.first) / 1000;
     $("ttft").textContent = this.first === null ? "–" : `${Math.round(this.first - this.began)} ms`;
-    $("count").textContent = this.outputTokens ?? (count || "–");
+    // A provider may send several tokens in a chunk, and count those that it only thinks.
+    $("count").textContent = count || "–";
+    $("tokens").textContent = this.outputTokens ?? "–";
     $("rate").textContent = count > 1 && spread > 0 ? ((count - 1) / spread).toFixed(1) : "–";
     $("total").textContent = `${((this.last - this.began) / 1000).toFixed(1)} s`;
     this.plot();
@@ -201,7 +203,7 @@ class Pace {
     const title = $("plot-title");
     const worst = sorted[sorted.length - 1] ?? 0;
     title.textContent =
-      `${this.waits.length} tokens; half of them within ${middle.toFixed(0)} ms ` +
+      `${this.waits.length} chunks; half of them within ${middle.toFixed(0)} ms ` +
       `of the one before, the last after ${worst.toFixed(0)} ms at most`;
     $("plot").replaceChildren(title, line, ...bars);
     $("scale").textContent = `median ${middle.toFixed(0)} ms, longest ${worst.toFixed(0)} ms`;
@@ -214,7 +216,26 @@ function shape(name, attributes) {
   return element;
 }
 
+// --- the answer is followed to its end, until the reader looks back ---
+
+let following = true;
+let seenTop = 0;
+
+function followEnd() {
+  if (following) $("answer").scrollTop = $("answer").scrollHeight;
+}
+
+$("answer").addEventListener("scroll", () => {
+  const { scrollHeight, scrollTop, clientHeight } = $("answer");
+  if (scrollTop < seenTop) following = false; // not our own doing: that goes down only
+  if (scrollHeight - scrollTop - clientHeight < 8) following = true;
+  seenTop = scrollTop;
+});
+
 // --- a screen reader hears whole sentences, not tokens ---
+
+// How long a sentence stays: once it was heard, the answer should not be there a second time.
+let spokenMs = 10000;
 
 class Voice {
   constructor() {
@@ -235,6 +256,7 @@ class Voice {
     const line = document.createElement("p");
     line.textContent = sentence;
     $("spoken").append(line);
+    setTimeout(() => line.remove(), spokenMs);
   }
 }
 
@@ -244,8 +266,9 @@ function state(name, text) {
   document.body.dataset.state = name;
   $("status").textContent = text;
   const busy = name === "waiting" || name === "streaming" || name === "reconnecting";
-  $("send").disabled = busy;
-  $("stop").disabled = !busy;
+  // A button that is disabled would lose the focus.
+  $("send").setAttribute("aria-disabled", String(busy));
+  $("stop").setAttribute("aria-disabled", String(!busy));
   $("answer").setAttribute("aria-busy", String(busy));
 }
 
@@ -357,7 +380,8 @@ async function read(question, cursor, signal, { connected, take }) {
 }
 
 // The whole answer, over as many connections as it takes. The question has a name, so that it is
-// never asked twice: the site goes on with the answer, as long as it keeps it.
+// not asked twice: the site goes on with the answer, as long as it keeps it. One that a site's end
+// took away before anything of its answer came is asked anew: there is no other way to an answer.
 async function readAll(question, signal, { connected, take, broken }) {
   const cursor = { id: "" };
   let attempt = 0;
@@ -436,11 +460,14 @@ async function ask() {
   const controller = new AbortController();
   const name = newName();
   running = { controller, name };
+  if (document.activeElement === $("again")) $("stop").focus(); // it is about to be hidden
+  following = true;
+  seenTop = 0;
   $("answer").replaceChildren();
   $("reasoning").replaceChildren();
   $("thinking").hidden = true;
   $("trouble").hidden = true;
-  for (const id of ["ttft", "rate", "count", "total"]) $(id).textContent = "–";
+  for (const id of ["ttft", "rate", "count", "tokens", "total"]) $(id).textContent = "–";
   const pace = new Pace();
   const voice = new Voice();
   const wait = () => state("waiting", "Waiting for the first token");
@@ -471,6 +498,7 @@ async function ask() {
   } finally {
     running = null;
     if (pace.first !== null) pace.show();
+    followEnd();
     voice.say();
   }
 }

@@ -1,8 +1,7 @@
 // A UI message stream as npm's `ai` reads it: each part and each state of the message as a line of
 // JSON, in which order they come, then how it ended.
-import { DefaultChatTransport, readUIMessageStream } from "ai-6";
-
-const { api, text } = JSON.parse(process.argv[2]);
+const { api, text, ai = "ai-6" } = JSON.parse(process.argv[2]);
+const { DefaultChatTransport, readUIMessageStream } = await import(ai);
 const tell = (said) => console.log(JSON.stringify(said));
 const asked = { id: "1", role: "user", parts: [{ type: "text", text }] };
 try {
