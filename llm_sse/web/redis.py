@@ -77,6 +77,7 @@ _PASSING_CLASSES = (
     failures.ClusterDownError,
     failures.MasterDownError,
     failures.TryAgainError,
+    failures.NoScriptError,  # it was restarted between the script's loading and its call
 )
 #: The pause before a store that was out of reach is asked again, in seconds.
 _PAUSE_S = 0.1

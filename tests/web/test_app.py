@@ -141,7 +141,7 @@ class TestStream:
 
     def test_answers_a_query(self, client: FlaskClient, server: FakeServer) -> None:
         """Numbers in a query are numbers; what is there twice is refused."""
-        answer = client.get("/stream?prompt=Hi&prompt=Ho")
+        answer = client.get("/stream?prompt=Hi&prompt=Ho", headers=_PAGES)
         assert (answer.status_code, len(server.requests)) == (400, 0)
         assert "'prompt' is there 2 times" in answer.get_json()["detail"]
         server.script(say("one"))

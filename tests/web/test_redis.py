@@ -14,7 +14,7 @@ import flask
 import pytest
 from redis import BlockingConnectionPool, ConnectionPool, Redis
 from redis.backoff import NoBackoff
-from redis.exceptions import ReadOnlyError, ResponseError
+from redis.exceptions import NoScriptError, ReadOnlyError, ResponseError
 from redis.retry import Retry
 
 from llm_sse.errors import ConfigurationError
@@ -195,6 +195,7 @@ class TestRedisReplay:
             (ResponseError("NOREPLICAS Not enough good replicas to write."), True),
             (ResponseError("Error running script: @user_script: 9: -OOM command not"), True),
             (ReadOnlyError("You can't write against a read only replica."), True),
+            (NoScriptError("No matching script. Please use EVAL."), True),
             (ResponseError("WRONGTYPE Operation against a key"), False),
         ],
     )
