@@ -39,6 +39,9 @@ _IDLE_S = 10
 #: How long the streams and their last bytes may take to end, in seconds.
 _STREAMS_WAIT_S = 3.0
 _FLUSH_WAIT_S = 1.0
+#: How often a thread that waits for the interpreter asks for it, in seconds. No thread here computes
+#: for long, and hundreds that ask every 5 ms, which is Python's own number, keep the others from it.
+_SWITCH_INTERVAL_S = 0.1
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -97,6 +100,8 @@ def serve(
         threading.Thread(target=_end, args=(site, server), name="llm-sse-end", daemon=True).start()
 
     before = {number: signal.signal(number, end) for number in (signal.SIGINT, signal.SIGTERM)}
+    interval_s = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
     try:
         on_ready()
         server.run()
@@ -106,6 +111,7 @@ def serve(
         for channel in list(server.active_channels.values()):
             channel.handle_close()
         server.close()
+        sys.setswitchinterval(interval_s)
         for number, handler in before.items():
             signal.signal(number, handler)
 
