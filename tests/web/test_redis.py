@@ -23,6 +23,7 @@ from llm_sse.sse import SSEDecoder
 from llm_sse.web.flask import sse_response
 from llm_sse.web.redis import RedisReplay
 from llm_sse.web.replay import Entry, Fenced, Gone, ReplayReader, ReplayUnavailable
+from llm_sse.web.retelling import Asked, _Shelf
 from tests.helpers import until
 from tests.web.redis_server import RedisServer
 from tests.web.test_replay import Site, said, visit
@@ -87,6 +88,21 @@ class TestRedisReplay:
             for entries in pool.map(_read, readers):
                 assert entries == [Entry(1, b"one", False), Entry(2, b"broken 2", True)]
         assert RedisReplay(redis).state("a") == (1, 2, True)
+
+    def test_a_name_that_a_dead_worker_has_taken_is_asked_again(self, redis: Redis) -> None:
+        """Also one that died, or lost Redis, before it had said anything, or signed."""
+        store = RedisReplay(redis, lease_s=0.3)
+        asked = Asked(store, "ann", "question")
+        shelf = _Shelf(store, "ann", asked)
+        redis.set(f"{store._name(shelf._place(str(shelf._named())))}:writer", b"dead", px=60_000)
+        answer = [TextDelta("one"), Finish("stop")]
+
+        def ask() -> bytes:
+            how = {"replay": store, "key": "ann", "name": "question"}
+            return sse_response(lambda: answer, **how).data  # type: ignore[arg-type]
+
+        assert b'"code":"incomplete"' in ask()
+        assert b'"one"' in ask()
 
     def test_a_worker_that_comes_back_too_late_stops(self, redis: Redis) -> None:
         """What its readers were told stays so."""
