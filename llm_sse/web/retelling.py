@@ -24,7 +24,6 @@ import hashlib
 import logging
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Iterator
 from itertools import chain, pairwise
@@ -33,24 +32,20 @@ from typing import NamedTuple
 import msgspec
 
 from ..errors import ConfigurationError, ConnectionLost, ServerError
-from ..events import Event, Finish, StreamStart
+from ..events import Event
 from ..sse import encode_comment
-from ..sync.channel import Channel, ChannelTimeout
-from ..sync.stream import TokenStream
 from .formats import Format, find_format
+from .generation import Generation, broken_off, refusal_of
 from .log import log_error
 from .problem import NOTHING_MORE, Problem, RefusedError, gone, problem_of
-from .pump import EventStream, Factory, Told, is_stream, open_stream, release, start_pump
+from .pump import Factory, Told, is_stream, open_stream
 from .replay import (
     Entry,
-    Fenced,
     Gone,
     Refused,
     ReplayReader,
     ReplayStore,
     ReplayUnavailable,
-    ReplayWriter,
-    Stopped,
     check_seconds,
 )
 
@@ -65,7 +60,6 @@ __all__ = [
     "stop_stream",
 ]
 
-_BUFFER_SIZE = 32
 #: The longest wait for news of a store before a reader looks whether it was closed, in seconds.
 _LOOK_AGAIN_S = 1.0
 #: The pause after a store could not be reached, in seconds.
@@ -191,14 +185,19 @@ class _Shelf:
         try:
             telling = self._retelling(id_, 0)  # without room for a reader nobody is asked
             stream = open_stream(factory)
-            telling.generation = _Generation(
-                stream, self._format(id_), writer, self._asked, on_thread_end
+            telling.generation = Generation(
+                stream,
+                self._format(id_),
+                writer,
+                keep_running=self._asked.keep_running,
+                grace_s=self._asked.grace_s,
+                on_thread_end=on_thread_end,
             )
         except BaseException as error:
             if telling is not None:
                 telling.close()
             try:
-                writer.refuse(_refusal(error))
+                writer.refuse(refusal_of(error))
             finally:
                 writer.close()
             raise
@@ -253,7 +252,7 @@ class _Shelf:
         def broken(position: int) -> bytes:
             format_ = self._format(id_)
             format_.position = position - 1
-            return format_.error(problem_of(_broken_off())) or b""
+            return format_.error(problem_of(broken_off())) or b""
 
         reader = self._store.reader(self._place(id_), after, broken)
         return Retelling(reader, f"{id_}-{after}", self._store.outage_s, joins=joins)
@@ -308,10 +307,6 @@ def stop_stream(
     return _Shelf(store, key, asked).stop(None)
 
 
-def _refusal(error: BaseException) -> bytes:
-    return problem_of(error).body
-
-
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
@@ -334,7 +329,7 @@ class Retelling(Told):
         self, reader: ReplayReader, cursor: str, outage_s: float, *, joins: bool = False
     ) -> None:
         self.cursor = cursor
-        self.generation: _Generation | None = None
+        self.generation: Generation | None = None
         # No `threading.Event`: its lock cannot be taken twice, and a garbage collection may close
         # a telling in the very thread that waits here.
         self.closed = False
@@ -352,7 +347,7 @@ class Retelling(Told):
             ConnectionLost: The store has nothing (any longer), or is out of reach.
         """
         if self.generation is not None:
-            self.generation.wait_started(self)
+            self.generation.wait_started(lambda: self.closed)
         elif self._joins:
             self._first = next(self._batches, [])
 
@@ -423,128 +418,3 @@ class Retold(Format):
         """Return an error of this telling alone: without an id, so that one can go on after it."""
         said = self._plain.error(problem)
         return None if said is None else _ID_LINE.sub(b"", said)
-
-
-class _Generation:
-    """What reads a stream into a store, in threads of its own, until it has ended or must."""
-
-    def __init__(
-        self,
-        stream: EventStream,
-        format: Format,
-        writer: ReplayWriter,
-        asked: Asked,
-        on_thread_end: Callable[[], object],
-    ) -> None:
-        self._stream = stream
-        self._format = format
-        self._writer = writer
-        self._keep_running = asked.keep_running
-        self._grace_s = asked.grace_s
-        self._every_s = min(writer.keep_every_s, asked.grace_s / 4)
-        self._started = threading.Event()
-        self._failure: BaseException | None = None
-        self._finished = False
-        self._told = 0
-        self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
-        try:
-            start_pump(stream, self._channel, on_thread_end)
-            threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
-        except BaseException:  # the system has no thread for it
-            release(stream, self._channel)
-            raise
-
-    def wait_started(self, telling: Retelling) -> None:
-        """Wait until the provider's answer is known; raise what there is instead of it."""
-        while not self._started.wait(_LOOK_AGAIN_S) and not telling.closed:
-            pass
-        if self._failure is not None:
-            raise self._failure
-
-    def _run(self) -> None:
-        try:
-            try:
-                self._write()
-            except Stopped:
-                stopped = ConnectionLost("the site has stopped the stream", retryable=False)
-                self._end_with(stopped, logging.INFO)
-        except Fenced:
-            _log.warning("a stream was given up by its readers: its writer was silent too long")
-        except ReplayUnavailable as error:
-            _log.warning("a stream ends because the replay store cannot be reached: %s", error)
-        except Exception:
-            _log.exception("a stream could not be kept for replay")
-        finally:
-            try:
-                release(self._stream, self._channel)
-                self._writer.close()
-            finally:
-                self._started.set()
-
-    def _write(self) -> None:
-        read_at = kept_at = time.monotonic()
-        while True:
-            now = time.monotonic()
-            if now - kept_at >= self._every_s:
-                kept_at = now
-                read_at = now if self._writer.keep() else read_at
-                if now - read_at > self._grace_s and not self._keep_running:
-                    self._end_with(
-                        ConnectionLost("nobody reads the stream any longer"), logging.INFO
-                    )
-                    return
-            try:
-                batch = self._channel.get(self._every_s)
-            except ChannelTimeout:
-                continue
-            except BaseException as error:
-                self._end_with(error)
-                return
-            if batch is None:
-                if self._finished:
-                    self._append(self._format.end(), last=True)
-                else:  # a stream of ours ends so only where the site has closed it
-                    closed = isinstance(self._stream, TokenStream)
-                    self._end_with(_broken_off(), logging.INFO if closed else logging.WARNING)
-                return
-            self._started.set()
-            written = bytearray()
-            try:
-                for event in batch:
-                    written += self._encode(event)
-            except Exception as error:  # what the format cannot write ends it for everybody
-                self._append(bytes(written))
-                self._end_with(error)
-                return
-            self._append(bytes(written))
-
-    def _encode(self, event: Event) -> bytes:
-        if isinstance(event, Finish):
-            self._finished = True
-        elif isinstance(event, StreamStart):
-            self._finished = False
-        return self._format.encode(event)
-
-    def _append(self, written: bytes, *, last: bool = False) -> None:
-        events = [one + b"\n\n" for one in written.split(b"\n\n")[:-1]]
-        self._told += len(events)
-        if events:
-            self._writer.append(events, last=last)
-
-    def _end_with(self, error: BaseException, level: int = logging.WARNING) -> None:
-        """End it with an error; where nothing was told, as if it had never begun.
-
-        Args:
-            error: What it ends with.
-            level: How loudly the site's log is told, where it is an error of ours.
-        """
-        if not self._started.is_set():
-            self._failure = error
-            self._writer.refuse(_refusal(error))
-            return
-        log_error(_log, error, level)
-        self._append(self._format.error(problem_of(error)) or b"", last=True)
-
-
-def _broken_off() -> ConnectionLost:
-    return ConnectionLost("the stream was closed before its end, or had no Finish")

@@ -39,8 +39,8 @@ _IDLE_S = 10
 #: How long the streams and their last bytes may take to end, in seconds.
 _STREAMS_WAIT_S = 3.0
 _FLUSH_WAIT_S = 1.0
-#: How often a thread that waits for the interpreter asks for it, in seconds. No thread here computes
-#: for long, and hundreds that ask every 5 ms, which is Python's own number, keep the others from it.
+#: How often a thread that waits for the interpreter asks for it, in seconds. No thread here
+#: computes for long, and hundreds that ask every 5 ms, as they do by default, keep others from it.
 _SWITCH_INTERVAL_S = 0.1
 
 

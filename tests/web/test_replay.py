@@ -488,7 +488,7 @@ class TestArguments:
 
         store, answer = MemoryReplay(), [TextDelta("one"), Finish("stop")]
         with monkeypatch.context() as patch:
-            patch.setattr("llm_sse.web.retelling.start_pump", fail)
+            patch.setattr("llm_sse.web.generation.start_pump", fail)
             with pytest.raises(RuntimeError):
                 sse_response(lambda: answer, replay=store, key="ann", name="question")
         told = sse_response(lambda: answer, replay=store, key="ann", name="question").data
@@ -591,7 +591,7 @@ class TestMemoryReplay:
         def refuse(*given: object) -> None:
             raise RuntimeError("can't start new thread")
 
-        monkeypatch.setattr("llm_sse.web.retelling.start_pump", refuse)
+        monkeypatch.setattr("llm_sse.web.generation.start_pump", refuse)
         with pytest.raises(RuntimeError, match="can't start"):
             sse_response(lambda: _ask(server), replay=store, key="ann", name="question")
         assert all(request.ended.wait(5) for request in server.requests)
