@@ -27,7 +27,7 @@ from flask import Flask, Response, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
 from .._version import __version__
-from ..errors import ConfigurationError, StreamError
+from ..errors import ConfigurationError, ConnectionLost, StreamClosed, StreamError
 from ..sync.ask import stream_sync
 from ..sync.stream import TokenStream
 from .answers import Answers
@@ -290,6 +290,8 @@ class Site:
         try:
             with ended_by_leaving(stream, request.environ):
                 stream.text()
+        except StreamClosed:  # the site ends, or the client has left
+            return _answer(problem_of(ConnectionLost("the answer was ended")))
         except StreamError as error:
             log_error(_log, error)
             return _answer(problem_of(error))

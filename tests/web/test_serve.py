@@ -214,6 +214,21 @@ class TestEnding:
         assert "Traceback" not in err
         until(server.requests[0].ended.is_set)
 
+    def test_a_signal_ends_a_whole_answer(self, serve: Serve, server: FakeServer) -> None:
+        """Who waits for all of it is told that it broke off, and not that the site is broken."""
+        server.script(say("one"), stall())
+        process = serve()
+        address = urlsplit(vars(process)["url"])
+        client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+        asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
+        kind = {"Content-Type": "application/json"}
+        with closing(client):
+            client.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+            until(lambda: server.requests)
+            process.send_signal(signal.SIGTERM)
+            answer = client.getresponse()
+            assert (answer.status, json.load(answer)["error"]["code"]) == (503, "incomplete")
+
     @pytest.mark.parametrize("script", [[say("one")], []])
     def test_a_reader_who_leaves_ends_the_providers_stream(
         self, serve: Serve, server: FakeServer, script: list[Any]
