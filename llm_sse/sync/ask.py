@@ -63,7 +63,7 @@ def stream_sync(
     extra_body: Mapping[str, Any] | None = None,
     stream: bool = True,
     session: requests.Session | None = None,
-    buffer_size: int = 100,
+    buffer_size: int = 256,
     timeouts: Timeouts | None = None,
     retry: RetryPolicy | None = None,
     fallback: str | Sequence[str | Mapping[str, Any]] | None = None,

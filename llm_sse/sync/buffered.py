@@ -16,7 +16,7 @@ __all__ = ["buffered"]
 T = TypeVar("T")
 
 
-def buffered(iterable: Iterable[T], buffer_size: int = 100) -> Iterator[T]:
+def buffered(iterable: Iterable[T], buffer_size: int = 256) -> Iterator[T]:
     """Iterate something in a thread of its own, a bounded number of items ahead.
 
     Items come in order; an exception of the iterable's is raised here, after the items before it.
