@@ -14,10 +14,11 @@ import re
 __all__ = ["ChunkedDecoder"]
 
 #: What nearly every chunk begins with.
-_PLAIN_SIZE = re.compile(rb"0*([0-9A-Fa-f]{1,15})\r\n")
+_PLAIN_SIZE = re.compile(rb"([0-9A-Fa-f]{1,15})\r\n")
 #: A line with a chunk's size: extensions are allowed, and so is a bare LF.
 _SIZE = re.compile(rb"[ \t]*0*([0-9A-Fa-f]{1,15})[ \t]*(?:;.*)?", re.DOTALL)
 _MAX_LINE_BYTES = 16 * 1024
+_MAX_TRAILERS_BYTES = 64 * 1024
 
 
 class ChunkedDecoder:
@@ -37,6 +38,7 @@ class ChunkedDecoder:
         #: How many bytes of the chunk are to come; below 0 those of its CRLF.
         self._left = 0
         self._in_trailers = False
+        self._trailers_bytes = 0
 
     def feed(self, data: bytes) -> bytes:
         """Take the next bytes of the connection; return what they hold of the body.
@@ -91,6 +93,9 @@ class ChunkedDecoder:
         """Take note of a line: the end of a chunk, the size of one, or a trailer."""
         if self._in_trailers:
             self.done = not line
+            self._trailers_bytes += len(line)
+            if self._trailers_bytes > _MAX_TRAILERS_BYTES:
+                raise ValueError("the trailers after the body do not end")
         elif self._left:
             if line:
                 raise ValueError(f"a chunk of the body is longer than it says: {line[:40]!r}")

@@ -46,6 +46,8 @@ __all__ = [
 DEFAULT_MAX_EVENT_BYTES: Final = 16 * 1024 * 1024
 _MAX_IGNORED_BYTES: Final = 64 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
+#: What a line of data has beside what it adds to the event: `data: `, but for the line break.
+_DATA_LINE_BYTES: Final = 5
 
 
 class ServerSentEvent(Struct, frozen=True):
@@ -131,7 +133,7 @@ class SSEDecoder:
                     self._dispatch(events)
             if rest:
                 self._line += rest
-                self._check_size(len(self._line))
+                self._check_size(len(self._line) - _DATA_LINE_BYTES)
         except ProtocolError as failure:
             self._failure = failure
             if not events:
@@ -179,6 +181,7 @@ class SSEDecoder:
         return start[3:] if start.startswith(_BOM) else start
 
     def _field(self, line: bytes) -> None:
+        self._check_size(len(line) - _DATA_LINE_BYTES)
         name, colon, value = line.partition(b":")
         if colon and not name:
             return  # a comment
@@ -187,10 +190,8 @@ class SSEDecoder:
         if name == b"data":
             self._add_data(value)
         elif name == b"event":
-            self._check_size(len(value))
             self._event = value.decode("utf-8", "replace")
         elif name == b"id":
-            self._check_size(len(value))
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
         elif name == b"retry":

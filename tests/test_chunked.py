@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import random
+import time
 
 import pytest
 from hypothesis import given
@@ -109,6 +110,24 @@ class TestChunkedDecoder:
             decoder.feed(b"0")
             fed += 1
         assert fed <= 16 * 1024
+
+    def test_a_size_that_comes_byte_by_byte_is_read_in_linear_time(self) -> None:
+        """Zeros before a size are allowed, and are not all looked at anew with each of them."""
+        decoder = ChunkedDecoder()
+        begun = time.process_time()
+        for _ in range(16_000):
+            assert decoder.feed(b"0") == b""
+        assert time.process_time() - begun < 2  # it was 14 s where they were
+        assert decoder.feed(b"1\r\nx\r\n") == b"x"
+
+    def test_trailers_are_bounded(self) -> None:
+        """Trailers without an end are no trailers; nobody needs what is in them."""
+        decoder = ChunkedDecoder()
+        line = b"X: " + b"y" * 1000 + b"\r\n"
+        assert decoder.feed(b"0\r\n" + line * 60) == b""
+        assert decoder.broken is None
+        assert decoder.feed(line * 10) == b""
+        assert "trailers" in str(decoder.broken)
 
     def test_a_large_chunk_is_not_gathered(self) -> None:
         """Of a chunk of any size nothing is kept: every byte is given on at once."""

@@ -326,7 +326,7 @@ class TestSSEDecoder:
             pytest.param([b"data: xxxx\n"] * 1000, id="data lines"),
             pytest.param([b"data\n"] * 1000, id="empty data lines"),
             pytest.param([b"data: " + b"x" * 60 + b"\n\n"], id="a whole event in one chunk"),
-            pytest.param([b"data: " + b"x" * 40, b"\n", b"data: xxxxxxxx"], id="line and data"),
+            pytest.param([b"data: " + b"x" * 40, b"\n", b"data: xxxxxxxxx"], id="line and data"),
             pytest.param([b"event: " + b"x" * 60 + b"\n"], id="a type"),
             pytest.param([b"id: " + b"x" * 60 + b"\n"], id="an identifier"),
         ],
@@ -345,6 +345,26 @@ class TestSSEDecoder:
         decoder = SSEDecoder(max_event_bytes=50)
         for _ in range(3):
             assert decoder.feed(b"data:" + b"x" * 49 + b"\n\n") == [ServerSentEvent("x" * 49)]
+
+    @pytest.mark.parametrize("name", [b"data: ", b"data:", b"event: ", b"id:", b": ", b"other: "])
+    def test_what_is_too_large_is_so_however_it_is_cut(self, name: bytes) -> None:
+        """A line at the limit passes whole and in two pieces, or does not in either."""
+
+        def passes(*pieces: bytes) -> bool:
+            decoder = SSEDecoder(max_event_bytes=20)
+            try:
+                for piece in (*pieces, b"\n"):
+                    decoder.feed(piece)
+            except ProtocolError:
+                return False
+            return True
+
+        for size in range(10, 30):
+            line = name + b"x" * size + b"\n"
+            told = {passes(line[:at], line[at:]) for at in range(len(line) + 1)}
+            assert told == {passes(line)}, size
+        assert passes(name + b"x" * 10 + b"\n")
+        assert not passes(name + b"x" * 29 + b"\n")
 
     def test_what_is_between_events_never_adds_up(self) -> None:
         """Comments, types, identifiers and unknown lines count one by one, not together."""

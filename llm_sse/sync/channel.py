@@ -20,8 +20,9 @@ may begin after its wake-up has already happened; these waits end by themselves 
 
 The consumer waits at a *bell*, a lock that it cannot take before somebody releases it. A condition
 makes such a lock for every wait, and keeps a list of who waits: at the pace of a model, where each
-delta is waited for, that was a third of what the hand-over cost. Who rings has the channel's lock
-and rings once for a wait that was announced under that lock, so the bell is never released twice.
+delta is waited for, that was a tenth of all that a delta cost. Whoever waits says so while he holds
+the channel's lock, and lets go of that before he waits; so a signal finds nothing half done. A ring
+that comes too late for its wait ends the next one, which then looks again.
 
 After a fork both processes hold the channel, but only the parent has the producer, and the
 connection is shared: in the child `close()` does nothing but remember itself, and takes no lock,
@@ -113,7 +114,7 @@ class Channel(Generic[T]):
         self._taken = 0
         self._ended = False
         self._interrupt: Callable[[], object] | None = None
-        self._reading = False
+        self._reading: object | None = None
         self._bell = threading.Lock()
         self._bell.acquire()
         self._awaited = False
@@ -210,7 +211,8 @@ class Channel(Generic[T]):
         """Wake the consumer, if it waits; the lock is held."""
         if self._awaited:
             self._awaited = False
-            self._bell.release()
+            if self._bell.locked():  # else a ring is left that nobody has waited for
+                self._bell.release()
         if self.on_news is not None:
             self.on_news()
 
@@ -230,76 +232,73 @@ class Channel(Generic[T]):
         """
         if os.getpid() != self._process:
             raise StreamClosed("a stream belongs to the process that opened it; open a new one")
+        deadline = None if timeout_s is None else time.monotonic() + timeout_s
         events = self._queue
-        with events.mutex:
-            self._only_reader()
-            try:
+        call = object()
+        try:
+            with events.mutex:
+                self._only_reader(call)
                 if self._taken:
                     self._taken = 0
                     events.not_full.notify()
-                self._wait_for_news(timeout_s)
-            finally:
-                self._reading = False
-            items = events.queue
-            if items:
-                self._start_is_news = False
-                if len(items) <= self._half:
-                    batch = list(items)
-                    items.clear()
-                else:
-                    batch = [items.popleft() for _ in range(self._half)]
-                self._taken = len(batch) - 1
-                events.not_full.notify()
-                return batch
-            if self._start_is_news:
-                self._start_is_news = False
-                return []
-            told, self._told = self._told, True
+            while True:
+                with events.mutex:
+                    if self._has_news():
+                        return self._take()
+                    self._awaited = True
+                self._bell.acquire(timeout=self._longest_wait_s(deadline))
+        finally:
+            if self._reading is call:
+                self._reading = None
+
+    def _take(self) -> list[T] | None:
+        """Take the news; the lock is held."""
+        events = self._queue
+        items = events.queue
+        if items:
+            self._start_is_news = False
+            if len(items) <= self._half:
+                batch = list(items)
+                items.clear()
+            else:
+                batch = [items.popleft() for _ in range(self._half)]
+            self._taken = len(batch) - 1
+            events.not_full.notify()
+            return batch
+        if self._start_is_news:
+            self._start_is_news = False
+            return []
+        told, self._told = self._told, True
         if self.error is not None and not told:
             raise self.error
         return None
 
-    def _wait_for_news(self, timeout_s: float | None) -> None:
-        """Wait; in the main thread not for long at once. The lock is held, and given up meanwhile.
+    def _longest_wait_s(self, deadline: float | None) -> float:
+        """Return how long to wait now; in the main thread that is not long at once.
 
         A signal that comes between Python's last look for one and the beginning of a wait is
         handled when that wait is over: Ctrl-C must not have to wait for the provider.
-        """
-        if self._has_news():
-            return
-        most_s = threading.TIMEOUT_MAX
-        if threading.current_thread() is threading.main_thread():
-            most_s = _LOOK_AGAIN_S
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not self._has_news():
-            wait_s = most_s
-            if deadline is not None:
-                wait_s = min(most_s, deadline - time.monotonic())
-                if wait_s <= 0:
-                    raise ChannelTimeout
-            self._wait_for_bell(wait_s)
 
-    def _wait_for_bell(self, seconds: float) -> None:
-        """Give the lock up until somebody rings, or for so long; whatever interrupts that."""
-        self._awaited = True
-        rung = False
-        self._queue.mutex.release()
-        try:
-            rung = self._bell.acquire(timeout=seconds)
-        finally:
-            self._queue.mutex.acquire()
-            if self._awaited:
-                self._awaited = False
-            elif not rung:  # somebody rang too late
-                self._bell.acquire(blocking=False)
+        Raises:
+            ChannelTimeout: The deadline is over.
+        """
+        longest_s = threading.TIMEOUT_MAX
+        if threading.current_thread() is threading.main_thread():
+            longest_s = _LOOK_AGAIN_S
+        if deadline is None:
+            return longest_s
+        left_s = deadline - time.monotonic()
+        if left_s <= 0:
+            raise ChannelTimeout
+        return min(longest_s, left_s)
 
     def _has_news(self) -> bool:
         return bool(self._queue.queue) or self._ended or self.closed or self._start_is_news
 
-    def _only_reader(self) -> None:
-        if self._reading:
+    def _only_reader(self, call: object) -> None:
+        if self._reading is not None:
             raise StreamClosed("two threads are reading one stream; give each a stream of its own")
-        self._reading = True
+        self._reading = call
 
     # --- everybody's ---
 

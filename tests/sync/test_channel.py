@@ -34,6 +34,29 @@ def _read_all(channel: Channel[int]) -> list[int]:
     return items
 
 
+class Interrupted:
+    """A lock that somebody else may take when it is let go of, and where a signal comes then.
+
+    Attributes:
+        at_exit: What happens then, each time; the first is done with the first time.
+    """
+
+    def __init__(self, lock: Any) -> None:
+        self._lock = lock
+        self.at_exit: list[Callable[[], object]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._lock, name)
+
+    def __enter__(self) -> Any:
+        return self._lock.__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        self._lock.__exit__(*exception)
+        if self.at_exit:
+            self.at_exit.pop(0)()
+
+
 class TestChannel:
     @pytest.mark.parametrize("maxsize", [0, -1, 1.5, True, None, "50"])
     def test_demands_a_bound(self, maxsize: Any) -> None:
@@ -256,3 +279,42 @@ class TestChannel:
         thread.join()
         channel.end()
         assert len(told) == 4
+
+    @pytest.mark.parametrize("before", [0, 1])
+    def test_a_signal_before_a_wait_breaks_nothing(self, before: int) -> None:
+        """Its exception is what the consumer gets, and both ends can go on."""
+        channel: Channel[int] = Channel(10)
+        lock: Any = Interrupted(channel._queue.mutex)
+        channel._queue.mutex = lock
+
+        def interrupt() -> None:
+            raise KeyboardInterrupt
+
+        for _ in range(3):
+            lock.at_exit = [lambda: None] * before + [interrupt]
+            with pytest.raises(KeyboardInterrupt):
+                channel.get(5)
+            channel.put(1)
+            channel.flush()
+            assert channel.get(5) == [1]
+
+    def test_a_ring_that_nobody_hears_is_no_item(self) -> None:
+        """Whoever rings when the wait is over already, wakes the next one for nothing at most."""
+        channel: Channel[int] = Channel(10)
+        lock: Any = Interrupted(channel._queue.mutex)
+        channel._queue.mutex = lock
+
+        def produce() -> None:
+            channel.put(1)
+            channel.flush()
+            raise KeyboardInterrupt
+
+        for _ in range(3):
+            lock.at_exit = [lambda: None, produce]
+            with pytest.raises(KeyboardInterrupt):
+                channel.get(5)
+            assert not channel._bell.locked()
+            assert channel.get(5) == [1]
+        for _ in range(2):
+            with pytest.raises(ChannelTimeout):
+                channel.get(0.01)
