@@ -65,16 +65,20 @@ class _Rows(MutableMapping[str, Provider]):
             self._complete()
         row = self._rows[name]
         if row is None:
-            row = self._rows[name] = import_module(_HOMES[name], __package__).ROW
+            built_in: Provider = import_module(_HOMES[name], __package__).ROW
+            with _filling:  # somebody may have put another one there meanwhile
+                row = self._rows[name] = self._rows.get(name) or built_in
         return row
 
     def __setitem__(self, name: str, row: Provider) -> None:
         self._complete()
-        self._rows[name] = row
+        with _filling:
+            self._rows[name] = row
 
     def __delitem__(self, name: str) -> None:
         self._complete()
-        del self._rows[name]
+        with _filling:
+            del self._rows[name]
 
     def __iter__(self) -> Iterator[str]:
         self._complete()

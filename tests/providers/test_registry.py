@@ -130,6 +130,33 @@ class TestRegisterProvider:
         assert sorted(outcomes) == ["refused"] * 7 + ["taken"]
 
 
+class TestRows:
+    def test_a_row_that_is_put_there_during_the_import_stays(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever puts a row in the place of a built-in one is not overruled by who looks it up."""
+        rows, mine = registry._Rows(), OpenAI("anthropic", base_url="https://proxy.example/v1")
+        real = registry.import_module
+
+        def importing(name: str, package: str | None = None) -> Any:
+            module = real(name, package)
+            if name == ".anthropic":
+                rows["anthropic"] = mine
+            return module
+
+        monkeypatch.setattr(registry, "import_module", importing)
+        assert rows["anthropic"] is mine
+        assert rows["anthropic"] is mine
+
+    def test_what_comes_with_the_package_can_be_taken_away(self) -> None:
+        """A row is a row, whether it has been imported or not."""
+        rows = registry._Rows()
+        assert len(rows) == len(PROVIDERS)
+        del rows["anthropic"]
+        assert "anthropic" not in rows
+        assert list(rows) == [name for name in PROVIDERS if name != "anthropic"]
+
+
 class TestRow:
     def test_only_the_name_must_be_there(self) -> None:
         """What can follow from the name does."""
