@@ -65,6 +65,16 @@ class Results:
         """Return how many rounds a measurement had, whoever finished in them."""
         return len({sample.round for sample in self.samples if sample.key == key})
 
+    def finished(self, key: str, client: str) -> int:
+        """Return of how many rounds there are figures."""
+        return len(
+            {
+                sample.round
+                for sample in self.samples
+                if (sample.key, sample.client) == (key, client) and sample.figures
+            }
+        )
+
     def median(self, key: str, client: str, figure: str) -> float | None:
         """Return the median; `None` without any figure."""
         values = self.by_round(key, client, figure)

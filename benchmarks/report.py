@@ -248,11 +248,17 @@ def described(results: Results) -> Iterator[tuple[str, str]]:
         paced = (f"Paced: at once {streams}, at 25 deltas/s each", _MANY)
         title, columns = _DETAILS.get(key, paced)
         rows = [
-            (name, *(_cell(results, key, name, column) for column in columns))
+            (_named(results, key, name), *(_cell(results, key, name, it) for it in columns))
             for name in results.clients(key)
         ]
         heads = ("", *(column.head for column in columns))
         yield f"{title} (median of {results.rounds(key)}; least to greatest)", table(heads, rows)
+
+
+def _named(results: Results, key: str, name: str) -> str:
+    """Return a contestant's name, with its rounds where others had more."""
+    made, rounds = results.finished(key, name), results.rounds(key)
+    return name if made == rounds else f"{name} ({made} of {rounds} rounds)"
 
 
 def _cell(results: Results, key: str, name: str, column: _Column) -> str:
@@ -260,7 +266,7 @@ def _cell(results: Results, key: str, name: str, column: _Column) -> str:
     values = results.by_round(key, name, column.figure)
     if not values:
         return "-"
-    fewer = f", {len(values)} of the rounds" if len(values) < results.rounds(key) else ""
+    fewer = f", {len(values)} rounds" if len(values) < results.finished(key, name) else ""
     if not results.settled(key, name, column.figure):
         each = ", ".join(f"{value:.{column.digits}f}" for _, value in sorted(values.items()))
         return f"not settled: {each}{fewer}"

@@ -139,7 +139,7 @@ class TestCommand:
         made = Results()
         command._run(both, 5, made)
         assert (made.rounds("drain"), len(made.by_round("drain", "floor", "cpu_us"))) == (5, 1)
-        assert "| floor | 4.0, 1 of the rounds |" in dict(report.described(made)).popitem()[1]
+        assert "| floor (1 of 5 rounds) | 4.0 |" in dict(report.described(made)).popitem()[1]
 
     def test_a_package_that_is_missing_is_named(self) -> None:
         """Where a contestant is not installed, the extra is named that has it."""
