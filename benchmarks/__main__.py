@@ -25,7 +25,7 @@ from .clients import ALL, Client
 from .figures import ROUNDS, Results
 from .guard import guard
 from .plan import GROUPS, Measurement, in_order, plan
-from .run import Missing, Server, check_installed, measure
+from .run import Missing, Server, check_installed, load, measure
 
 __all__ = ["main"]
 
@@ -155,13 +155,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Missing, ImportError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    begun = time.monotonic()
+    begun, load_at_start = time.monotonic(), load()
     results, whole = Results(), True
     try:
         _run(measurements, options.rounds, results)
     except KeyboardInterrupt:
         whole = False
-    parts = report.tables(results, versions, time.monotonic() - begun)
+    parts = report.tables(results, versions, time.monotonic() - begun, load_at_start)
     if not whole:
         made = len(results.samples)
         print(f"**Interrupted** after {made} measurements: no figures to quote.\n")
@@ -170,7 +170,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print("\n\n".join(filter(None, parts.values())))
     if options.json is not None:
         samples = [sample._asdict() for sample in results.samples]
-        said = {"machine": parts["machine"], "whole": whole, "samples": samples}
+        said = {
+            "machine": parts["machine"],
+            "whole": whole,
+            "load": load_at_start,
+            "samples": samples,
+        }
         options.json.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
     if not whole:
         return _INTERRUPTED

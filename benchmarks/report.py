@@ -124,14 +124,14 @@ def machine(versions: Mapping[str, str]) -> str:
     )
 
 
-def _busy(results: Results) -> str:
-    """Say how busy the machine was, in a sentence; before the first sample that is others' work."""
-    loads = [sample.load for sample in results.samples if sample.load is not None]
-    if not loads:
+def _busy(results: Results, at_start: float | None) -> str:
+    """Say how busy the machine was, in a sentence; at the start that is others' work alone."""
+    if at_start is None:
         return "The machine does not say how busy it was."
-    how = "quiet" if loads[0] <= _QUIET_LOAD else "**busy with other work**"
+    how = "quiet" if at_start <= _QUIET_LOAD else "**busy with other work**"
+    loads = [sample.load for sample in results.samples if sample.load is not None] or [at_start]
     return (
-        f"The machine was {how}: its load was {loads[0]:.1f} at the start, and, this run's own "
+        f"The machine was {how}: its load was {at_start:.1f} at the start, and, this run's own "
         f"included, {statistics.median(loads):.1f} in the median before a measurement and "
         f"{max(loads):.1f} at most."
     )
@@ -275,12 +275,21 @@ def _cell(results: Results, key: str, name: str, column: _Column) -> str:
     return (middle if low == high else f"{middle} ({low} to {high})") + fewer
 
 
-def tables(results: Results, versions: Mapping[str, str], took_s: float) -> dict[str, str]:
-    """Return what stands between the page's marks, by their names."""
+def tables(
+    results: Results, versions: Mapping[str, str], took_s: float, load: float | None = None
+) -> dict[str, str]:
+    """Return what stands between the page's marks, by their names.
+
+    Args:
+        results: What was measured.
+        versions: Of what.
+        took_s: How long all of it took, in seconds.
+        load: The machine's before it, if it tells one.
+    """
     rounds = 1 + max((sample.round for sample in results.samples), default=-1)
     made = (
         f"Measured in one run of {took_s / 60:.1f} minutes, {rounds} rounds: {machine(versions)}. "
-        f"{_busy(results)}"
+        f"{_busy(results, load)}"
     )
     details = "\n\n".join(f"### {title}\n\n{body}" for title, body in described(results))
     faults = "\n".join(f"* {fault}" for fault in results.faults())

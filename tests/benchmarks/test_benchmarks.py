@@ -293,10 +293,10 @@ class TestMachine:
         [(0.4, "quiet: its load was 0.4"), (3.0, "**busy with other work**: its load was 3.0")],
     )
     def test_how_busy_it_was_is_said(self, load: float, said: str) -> None:
-        """The load before the first sample is others', and the page has it in words."""
-        loads = [load, 5.0, 4.0]
+        """The load before the run is others', and the page has it in words."""
+        loads = [1.5, 5.0, 4.0]
         found = Results(Sample("drain", "floor", n, {}, None, it) for n, it in enumerate(loads))
-        made = report.tables(found, {}, 60.0)["machine"]
+        made = report.tables(found, {}, 60.0, load)["machine"]
         assert said in made
         assert "4.0 in the median before a measurement and 5.0 at most" in made
 
