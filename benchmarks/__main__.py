@@ -1,8 +1,8 @@
 """llm-sse against its peers, in one run, with ratios as the result.
 
-    python -m benchmarks                       # everything, in under ten minutes on two cores
+    python -m benchmarks                # everything, in under ten minutes on two quiet cores
     python -m benchmarks --only drain,start
-    python -m benchmarks --guard               # what CI runs
+    python -m benchmarks --guard        # what CI runs
 
 It needs the extra `bench`. A server in another process sends bytes that were written beforehand;
 every contestant reads them in a process of its own; what is compared is measured one after the
@@ -17,22 +17,21 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from . import report
-from .clients import ALL
-from .figures import Results
+from .clients import ALL, Client
+from .figures import ROUNDS, Results
 from .guard import guard
 from .plan import GROUPS, Measurement, in_order, plan
-from .run import Missing, Server, check_installed, measure
+from .run import Missing, Server, check_installed, load, measure
 
 __all__ = ["main"]
 
 _PAGE = Path(__file__).parents[1] / "docs" / "explanation" / "performance.md"
-#: Fewer rounds show a tendency; the page's figures need as many.
-_ROUNDS = 5
+#: The exit status of a run that was interrupted, as a shell has it.
+_INTERRUPTED = 130
 
 
 def _names(known: Sequence[str]) -> Any:
@@ -58,28 +57,36 @@ def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     add = parser.add_argument
     add("--only", type=_names(GROUPS), metavar="GROUPS", help=f"some of {','.join(GROUPS)}")
     add("--clients", type=_names(clients), metavar="NAMES", help=f"some of {','.join(clients)}")
-    add("--rounds", type=int, help=f"how often (default: {_ROUNDS}; 1 with --quick)")
+    add("--rounds", type=int, help=f"how often (default: {ROUNDS}; 1 with --quick)")
     add("--quick", action="store_true", help="much less of everything: to see that it works")
     add("--json", type=Path, metavar="FILE", help="write all figures there, too")
     add("--docs", action="store_true", help="write tables and plots into the documentation")
     add("--guard", action="store_true", help="only whether drain keeps its bound, as exit status")
     parsed = parser.parse_args(arguments)
+    others = (parsed.only, parsed.clients, parsed.quick, parsed.json, parsed.docs)
+    if parsed.guard and (any(others) or parsed.rounds is not None):
+        parser.error("--guard goes with no other option")
     if parsed.rounds is None:
-        parsed.rounds = 1 if parsed.quick else _ROUNDS
+        parsed.rounds = 1 if parsed.quick else ROUNDS
     if parsed.rounds < 1:
         parser.error("--rounds must be at least 1")
-    if parsed.docs and (parsed.quick or parsed.only or parsed.clients or parsed.rounds < _ROUNDS):
-        parser.error(f"--docs needs everything, and at least {_ROUNDS} rounds")
+    if parsed.docs and (parsed.quick or parsed.only or parsed.clients or parsed.rounds < ROUNDS):
+        parser.error(f"--docs needs everything, and at least {ROUNDS} rounds")
     return parsed
 
 
-def _run(measurements: Sequence[Measurement], rounds: int) -> Results:
+def _run(measurements: Sequence[Measurement], rounds: int, results: Results) -> None:
     """Make all measurements, interleaved; say on standard error where it is.
 
-    Ctrl-C, or a SIGTERM, ends it with what there is.
+    Args:
+        measurements: What a round consists of.
+        rounds: How many.
+        results: Where they go, one by one; it holds what there is when this is interrupted.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or a SIGTERM.
     """
-    results = Results()
-    with suppress(KeyboardInterrupt), Server() as server:
+    with Server() as server:
         # Python compiles what it imports the first time, and that is nobody's start.
         for client in dict.fromkeys(measurement.client for measurement in measurements):
             measure(server, Measurement("first token", client, "first token", {}), 0)
@@ -100,7 +107,28 @@ def _run(measurements: Sequence[Measurement], rounds: int) -> Results:
             )
             if not sample.figures:
                 given_up.add(which)
-    return results
+
+
+def _prepared(options: argparse.Namespace, clients: Sequence[Client]) -> dict[str, str]:
+    """Look beforehand at all that would fail only afterwards; return the packages' versions.
+
+    Raises:
+        Missing: Something is not installed.
+        ImportError: What draws is not.
+        ValueError: The page has no place for the tables.
+        OSError: A file cannot be written.
+    """
+    versions = check_installed(clients)
+    if options.json is not None:
+        with options.json.open("a", encoding="utf-8"):
+            pass
+    if options.docs:
+        from . import plots  # noqa: F401, PLC0415  # nothing else needs its library
+
+        report.written(_PAGE.read_text("utf-8"), dict.fromkeys(report.PARTS, ""))
+        with _PAGE.open("a", encoding="utf-8"):
+            pass
+    return versions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -111,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     Returns:
         The exit status: 1 if llm-sse lost something or did not finish, or the guard's bound is not
-        kept; 2 if something is not installed.
+        kept; 2 if something is not installed or cannot be written; 130 if it was interrupted, and
+        then the page is as it was.
     """
     options = _arguments(arguments)
     if options.guard:
@@ -122,25 +151,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
     clients = list(dict.fromkeys(measurement.client for measurement in measurements))
     try:
-        versions = check_installed(clients)
-        if options.docs:
-            from .plots import draw  # noqa: PLC0415  # nothing else needs its library
-
-            report.written(_PAGE.read_text("utf-8"), dict.fromkeys(report.PARTS, ""))
-    except (Missing, ImportError, ValueError) as error:
+        versions = _prepared(options, clients)
+    except (Missing, ImportError, ValueError, OSError) as error:
         print(error, file=sys.stderr)
         return 2
-    begun = time.monotonic()
-    results = _run(measurements, options.rounds)
-    parts = report.tables(results, versions, time.monotonic() - begun)
-    if options.quick or options.rounds < _ROUNDS:
-        print(f"Fewer than {_ROUNDS} rounds, or less of everything: no figures to quote.\n")
-    print("\n\n".join(parts.values()))
+    begun, load_at_start = time.monotonic(), load()
+    results, whole = Results(), True
+    try:
+        _run(measurements, options.rounds, results)
+    except KeyboardInterrupt:
+        whole = False
+    parts = report.tables(results, versions, time.monotonic() - begun, load_at_start)
+    if not whole:
+        made = len(results.samples)
+        print(f"**Interrupted** after {made} measurements: no figures to quote.\n")
+    elif options.quick or options.rounds < ROUNDS:
+        print(f"Fewer than {ROUNDS} rounds, or less of everything: no figures to quote.\n")
+    print("\n\n".join(filter(None, parts.values())))
     if options.json is not None:
         samples = [sample._asdict() for sample in results.samples]
-        said = {"machine": parts["machine"], "samples": samples}
+        said = {
+            "machine": parts["machine"],
+            "whole": whole,
+            "load": load_at_start,
+            "samples": samples,
+        }
         options.json.write_text(json.dumps(said, indent=1) + "\n", "utf-8")
+    if not whole:
+        return _INTERRUPTED
     if options.docs:
+        from .plots import draw  # noqa: PLC0415
+
         draw(results, _PAGE.parent)
         _PAGE.write_text(report.written(_PAGE.read_text("utf-8"), parts), "utf-8")
     return 1 if results.faults("llm-sse") else 0

@@ -22,7 +22,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from .clients import Ask, find
-from .server import GO, GREETING, LEAD_S, order
+from .server import GO, GREETING, order
 from .soak_usage import usage
 from .wire import answer_text
 
@@ -31,8 +31,9 @@ __all__ = ["TASKS", "quantile"]
 Figures = dict[str, Any]
 
 _WARM_UP_DELTAS = 20
-#: How long streams may take to open, all together, in seconds.
-_OPEN_S = 120.0
+#: How long streams may take to open, all together, in seconds: less than a process has (`run`), so
+#: that it is said what did not happen.
+_OPEN_S = 40.0
 
 
 def drain(ask: Ask, *, deltas: int) -> Figures:
@@ -51,12 +52,20 @@ def drain(ask: Ask, *, deltas: int) -> Figures:
 
 
 class _Listener(threading.Thread):
-    """Read one paced answer; note how long each of its deltas was on its way."""
+    """Read one paced answer; note how long each of its deltas was on its way.
 
-    def __init__(self, ask: Ask, prompt: str, opened: threading.Semaphore) -> None:
+    Attributes:
+        latencies_ns: From the server's send to here, delta by delta.
+        in_order: Whether all came in the order in which they were sent.
+        cpu_ns: What the whole process had used when the last delta was heard.
+    """
+
+    def __init__(self, ask: Ask, prompt: str, deltas: int, opened: threading.Semaphore) -> None:
         super().__init__(daemon=True)
         self.latencies_ns: list[int] = []
         self.in_order = True
+        self.cpu_ns = 0
+        self._deltas = deltas
         self._ask = ask
         self._prompt = prompt
         self._opened = opened
@@ -75,40 +84,47 @@ class _Listener(threading.Thread):
             note(clock() - sent_ns)
             self.in_order &= sent_ns > before
             before = sent_ns
+            if len(self.latencies_ns) == self._deltas:
+                self.cpu_ns = time.process_time_ns()
 
 
-def paced(ask: Ask, *, url: str, streams: int, per_s: float, deltas: int) -> Figures:
+def paced(
+    ask: Ask,
+    *,
+    url: str,
+    streams: int,
+    per_s: float,
+    deltas: int,
+    switch_interval_s: float | None = None,
+) -> Figures:
     """Read many steady answers at once, each in a thread; return what their deltas took.
 
-    Processor time is that between the second delta and the last but one: what it costs to open and
-    to end a stream is left out. Latencies are those of all deltas.
+    Processor time is that from the start signal to the last delta that anybody hears, over all
+    deltas: whoever is late works for them later, but works. To open the streams is before that, and
+    to end them is after it where nobody is late.
     """
+    if switch_interval_s is not None:
+        sys.setswitchinterval(switch_interval_s)
     period_us = round(1e6 / per_s)
     before = usage()
     opened = threading.Semaphore(0)
     listeners = [
-        _Listener(ask, order("paced", deltas, period_us, period_us * n // streams), opened)
+        _Listener(ask, order("paced", deltas, period_us, period_us * n // streams), deltas, opened)
         for n in range(streams)
     ]
     for listener in listeners:
         listener.start()
     deadline = time.monotonic() + _OPEN_S
-    for _ in listeners:
+    for count, _ in enumerate(listeners):
         if not opened.acquire(timeout=max(0.0, deadline - time.monotonic())):
-            raise SystemExit(f"not all {streams} streams were open after {_OPEN_S:.0f} s")
+            raise SystemExit(f"only {count} of {streams} streams were open after {_OPEN_S:.0f} s")
     all_open = usage()
+    begun_ns = time.process_time_ns()
     _send_go(url)
-    period_s = 1 / per_s
-    steady: list[tuple[int, int]] = []
-    for seconds in (LEAD_S + period_s, (deltas - 2) * period_s):
-        time.sleep(seconds)
-        steady.append((time.process_time_ns(), _heard(listeners)))
     for listener in listeners:
         listener.join()
-    (cpu_ns, heard), (then_ns, then_heard) = steady
     latencies_us = sorted(ns / 1000 for one in listeners for ns in one.latencies_ns)
-    return {
-        "cpu_us": (then_ns - cpu_ns) / 1000 / max(1, then_heard - heard),
+    figures: Figures = {
         "latency_p50_us": quantile(latencies_us, 0.5),
         "latency_p99_us": quantile(latencies_us, 0.99),
         "lost": streams * deltas - len(latencies_us),
@@ -116,10 +132,10 @@ def paced(ask: Ask, *, url: str, streams: int, per_s: float, deltas: int) -> Fig
         "threads": all_open["threads"],
         "kb_per_stream": (all_open["MB"] - before["MB"]) * 1000 / streams,
     }
-
-
-def _heard(listeners: Sequence[_Listener]) -> int:
-    return sum(len(one.latencies_ns) for one in listeners)
+    if not figures["lost"]:
+        ended_ns = max(one.cpu_ns for one in listeners)
+        figures["cpu_us"] = (ended_ns - begun_ns) / 1000 / (streams * deltas)
+    return figures
 
 
 def idle(ask: Ask, *, streams: int) -> Figures:
@@ -180,13 +196,22 @@ def _peak_mb() -> float:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
+def _stages(ask: Ask, *, url: str, deltas: int) -> Figures:
+    from .stages import stages  # noqa: PLC0415  # it imports llm-sse, for which no peer shall pay
+
+    return stages(ask, url=url, deltas=deltas)
+
+
 TASKS: dict[str, Callable[..., Figures]] = {
     "drain": drain,
     "paced": paced,
     "idle": idle,
     "sleeper": sleeper,
     "event": event,
+    "stages": _stages,
 }
+#: Which of them ask the server themselves.
+_WITH_URL = (paced, _stages)
 
 
 def quantile(ordered: Sequence[float], share: float) -> float:
@@ -207,10 +232,11 @@ def main(specification: str) -> None:
     client = find(given.pop("client"))
     run = TASKS[given.pop("task")]
     url = given["url"]
-    if run is not paced:
+    if run not in _WITH_URL:
         del given["url"]
+    connect_with = given.pop("connect_with", {})
     module = importlib.import_module(f"benchmarks.clients.{client.module}")
-    ask: Ask = getattr(module, client.connect)(url)
+    ask: Ask = getattr(module, client.connect)(url, **connect_with)
     for _ in ask(order("drain", _WARM_UP_DELTAS)):
         pass
     gc.collect()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from pathlib import Path
 
 import matplotlib
@@ -54,21 +56,43 @@ def _latency(results: Results, path: Path) -> Path:
     figure, axes = pyplot.subplots(figsize=(6.4, 3.2), layout="constrained")
     for number, name in enumerate(results.clients(keys[0])):
         for figure_name, style in (("latency_p50_us", "o-"), ("latency_p99_us", "o--")):
-            points = [
-                (int(key.partition(" ")[2]), us / 1000)
-                for key in keys
-                if (us := results.median(key, name, figure_name)) is not None
-            ]
+            middles, strays = _points(results, keys, name, figure_name)
             label = name if style == "o-" else None
-            axes.plot(*zip(*points, strict=True), style, color=f"C{number}", label=label)
+            axes.plot(*zip(*middles, strict=True), style, color=f"C{number}", label=label)
+            if strays:
+                axes.plot(*zip(*strays, strict=True), "x", color=f"C{number}")
     axes.set_xscale("log")
     axes.set_yscale("log")
     axes.set_xlabel("streams at once, 25 deltas/s each")
     axes.set_ylabel("latency, ms")
-    axes.set_title("p50 (solid) and p99 (dashed) from the server's send to the caller's loop")
+    axes.set_title(
+        "p50 (solid), p99 (dashed), from the server's send to the caller's loop\n"
+        "(crosses: single rounds that have no common middle)",
+        fontsize="medium",
+    )
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return _saved(figure, path)
+
+
+_Point = tuple[int, float]
+
+
+def _points(
+    results: Results, keys: list[str], name: str, figure_name: str
+) -> tuple[list[_Point], list[_Point]]:
+    """Return the medians over the number of streams, and all rounds of those that are none."""
+    middles: list[_Point] = []
+    strays: list[_Point] = []
+    for key in keys:
+        streams = int(key.partition(" ")[2])
+        each = results.by_round(key, name, figure_name).values()
+        if results.settled(key, name, figure_name):
+            middles += [(streams, statistics.median(each) / 1000)] if each else []
+        else:
+            middles.append((streams, math.nan))
+            strays += [(streams, us / 1000) for us in each]
+    return middles, strays
 
 
 def _saved(figure: pyplot.Figure, path: Path) -> Path:

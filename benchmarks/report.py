@@ -4,18 +4,36 @@ from __future__ import annotations
 
 import os
 import platform
+import statistics
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from .figures import Results
+from .plan import BUFFERS, SWITCH_INTERVAL_S
 from .soak_report import table
-from .targets import judge
+from .stage_names import STAGES
+from .targets import REASONS, judge
 
-__all__ = ["PARTS", "costs", "described", "machine", "ratios", "tables", "targets", "written"]
+__all__ = [
+    "PARTS",
+    "costs",
+    "described",
+    "machine",
+    "ratios",
+    "stage_tables",
+    "tables",
+    "targets",
+    "written",
+]
 
 #: What `tables` returns, and the page has marks for.
-PARTS = ("machine", "targets", "ratios", "costs", "details")
+PARTS = ("machine", "targets", "ratios", "costs", "stages", "details")
+
+#: Up to which load at the start a machine is called quiet.
+_QUIET_LOAD = 1.0
+#: What the part `stages` tells, and the details do not.
+_APART = ("stages", *(f"buffer {size}" for size in BUFFERS))
 
 #: Against which of ours a contestant is held: the one that speaks the same format.
 _SAME_FORMAT = {
@@ -53,6 +71,7 @@ _DELTA = (
 )
 _MANY = (
     *_DELTA,
+    _Column("server's CPU per delta, us", "", "server_us"),
     _Column("threads", "", "threads", 0),
     _Column("KB per stream", "", "kb_per_stream", 0),
     _Column("lost", "", "lost", 0),
@@ -63,11 +82,12 @@ _DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
         (
             _Column("CPU per delta, us", "", "cpu_us"),
             _Column("wall per delta, us", "", "wall_us"),
-            _Column("server's CPU, s", "", "server_cpu_s", 2),
+            _Column("server's CPU per delta, us", "", "server_us", 2),
             _Column("lost", "", "lost", 0),
         ),
     ),
-    "scale": ("Scale: very many streams at 5 deltas/s", _MANY),
+    "scale": ("Scale: a thousand streams at 5 deltas/s", _MANY),
+    "scale, patient": (f"Scale, after `sys.setswitchinterval({SWITCH_INTERVAL_S})`", _MANY),
     "import": (
         "Start: the import",
         (_Column("CPU, ms", "", "cpu_ms"), _Column("wall, ms", "", "wall_ms")),
@@ -97,11 +117,23 @@ _DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
 
 def machine(versions: Mapping[str, str]) -> str:
     """Say on what the run was made, in one line."""
-    load = f", load {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
     packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
     return (
         f"Python {platform.python_version()}, {platform.system()}, {_processor()}, "
-        f"{os.cpu_count()} cores{load}; {packages}"
+        f"{os.cpu_count()} cores; {packages}"
+    )
+
+
+def _busy(results: Results, at_start: float | None) -> str:
+    """Say how busy the machine was, in a sentence; at the start that is others' work alone."""
+    if at_start is None:
+        return "The machine does not say how busy it was."
+    how = "quiet" if at_start <= _QUIET_LOAD else "**busy with other work**"
+    loads = [sample.load for sample in results.samples if sample.load is not None] or [at_start]
+    return (
+        f"The machine was {how}: its load was {at_start:.1f} at the start, and, this run's own "
+        f"included, {statistics.median(loads):.1f} in the median before a measurement and "
+        f"{max(loads):.1f} at most."
     )
 
 
@@ -117,6 +149,8 @@ def _processor() -> str:
 def ratios(results: Results) -> str:
     """Return the one table: how many times what llm-sse takes each contestant takes."""
     columns = [column for column in _RATIOS if column.key in results.keys]
+    if not columns:
+        return ""
     names = list(dict.fromkeys(name for column in columns for name in results.clients(column.key)))
     rows: list[tuple[str, ...]] = []
     for name in names:
@@ -125,10 +159,18 @@ def ratios(results: Results) -> str:
         cells = []
         for column in columns:
             ours = _SAME_FORMAT.get(name, "llm-sse") if column.key == "drain" else "llm-sse"
-            value = results.ratio(column.key, column.figure, name, ours)
-            cells.append("" if value is None else f"{value:.2f}" if value < 10 else f"{value:.0f}")
+            cells.append(_ratio(results, column, name, ours))
         rows.append((name, *cells))
     return table(("x what llm-sse takes", *(column.head for column in columns)), rows)
+
+
+def _ratio(results: Results, column: _Column, of: str, to: str) -> str:
+    value = results.ratio(column.key, column.figure, of, to)
+    if value is None:
+        return ""
+    if not all(results.settled(column.key, name, column.figure) for name in (of, to)):
+        return "not settled"
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
 
 
 _COSTS = (
@@ -141,26 +183,56 @@ _COSTS = (
 def costs(results: Results) -> str:
     """Return what a thousand answers cost: processor time in seconds, memory in megabytes."""
     columns = [(column, factor) for column, factor in _COSTS if column.key in results.keys]
+    if not columns:
+        return ""
     names = dict.fromkeys(name for column, _ in columns for name in results.clients(column.key))
-    rows: list[tuple[str, ...]] = []
-    for name in names:
-        medians = [results.median(column.key, name, column.figure) for column, _ in columns]
-        cells = [
-            "" if median is None else f"{median * factor:.{column.digits}f}"
-            for median, (column, factor) in zip(medians, columns, strict=True)
-        ]
-        rows.append((name, *cells))
+    rows = [
+        (name, *(_cost(results, name, column, factor) for column, factor in columns))
+        for name in names
+    ]
     return table(("1,000 answers", *(column.head for column, _ in columns)), rows)
 
 
+def _cost(results: Results, name: str, column: _Column, factor: float) -> str:
+    median = results.median(column.key, name, column.figure)
+    if median is None:
+        return ""
+    settled = results.settled(column.key, name, column.figure)
+    return f"{median * factor:.{column.digits}f}" if settled else "not settled"
+
+
 def targets(results: Results) -> str:
-    """Return the table of what is promised, and whether it is kept."""
-    rows = []
-    for target, value, met in judge(results):
-        verdict = {True: "met", False: "**not met**", None: "not measured"}[met]
+    """Return the table of what is promised, and of each that is not kept why."""
+    rows, missed = [], dict[str, list[str]]()
+    for target, value, met, why in judge(results):
+        verdict = why if met is None else "met" if met else "**not met**"
         said = "" if value is None else f"{_short(value)} {target.unit}".strip()
         rows.append((target.words, f"{_short(target.most)} {target.unit}".strip(), said, verdict))
-    return table(("target", "at most", "measured", ""), rows)
+        if met is False:
+            missed.setdefault(REASONS[target.key], []).append(target.words)
+    lines = [f"* **{'; '.join(words)}.** {reason}." for reason, words in missed.items()]
+    after = "\n".join(("\n\nWhat is not met, and why:\n", *lines)) if lines else ""
+    return table(("target", "at most", "measured", ""), rows) + after
+
+
+def stage_tables(results: Results) -> str:
+    """Return what the stages of a drained delta cost, and what the buffer's size does to it."""
+    parts = []
+    if "stages" in results.keys:
+        rows = [
+            (words, _cell(results, "stages", "llm-sse", _Column("", "", name, 2)), what_for)
+            for name, (words, what_for) in STAGES.items()
+        ]
+        parts.append(table(("stage", "us for a delta", "what it is for"), rows))
+    column = _Column("CPU per delta, us", "", "cpu_us", 2)
+    buffers = [
+        (str(size), _cell(results, f"buffer {size}", "llm-sse", column))
+        for size in BUFFERS
+        if f"buffer {size}" in results.keys
+    ]
+    if buffers:
+        parts.append(table(("`buffer_size`, drained", column.head), buffers))
+    return "\n\n".join(parts)
 
 
 def _short(value: float) -> str:
@@ -170,33 +242,54 @@ def _short(value: float) -> str:
 def described(results: Results) -> Iterator[tuple[str, str]]:
     """Yield a title and a table for each measurement."""
     for key in results.keys:
+        if key in _APART:
+            continue
         streams = key.partition(" ")[2]
         paced = (f"Paced: at once {streams}, at 25 deltas/s each", _MANY)
         title, columns = _DETAILS.get(key, paced)
         rows = [
-            (name, *(_cell(results, key, name, column) for column in columns))
+            (_named(results, key, name), *(_cell(results, key, name, it) for it in columns))
             for name in results.clients(key)
         ]
-        rounds = max(results.rounds(key, name) for name in results.clients(key))
         heads = ("", *(column.head for column in columns))
-        yield f"{title} (median of {rounds}; least to greatest)", table(heads, rows)
+        yield f"{title} (median of {results.rounds(key)}; least to greatest)", table(heads, rows)
+
+
+def _named(results: Results, key: str, name: str) -> str:
+    """Return a contestant's name, with its rounds where others had more."""
+    made, rounds = results.finished(key, name), results.rounds(key)
+    return name if made == rounds else f"{name} ({made} of {rounds} rounds)"
 
 
 def _cell(results: Results, key: str, name: str, column: _Column) -> str:
-    median = results.median(key, name, column.figure)
-    spread = results.spread(key, name, column.figure)
-    if median is None or spread is None:
+    """Return the median and the spread; every round, where they are of different things."""
+    values = results.by_round(key, name, column.figure)
+    if not values:
         return "-"
-    low, high = (f"{value:.{column.digits}f}" for value in spread)
-    middle = f"{median:.{column.digits}f}"
-    return middle if low == high else f"{middle} ({low} to {high})"
+    fewer = f", {len(values)} rounds" if len(values) < results.finished(key, name) else ""
+    if not results.settled(key, name, column.figure):
+        each = ", ".join(f"{value:.{column.digits}f}" for _, value in sorted(values.items()))
+        return f"not settled: {each}{fewer}"
+    low, high = (f"{f(values.values()):.{column.digits}f}" for f in (min, max))
+    middle = f"{statistics.median(values.values()):.{column.digits}f}"
+    return (middle if low == high else f"{middle} ({low} to {high})") + fewer
 
 
-def tables(results: Results, versions: Mapping[str, str], took_s: float) -> dict[str, str]:
-    """Return what stands between the page's marks, by their names."""
+def tables(
+    results: Results, versions: Mapping[str, str], took_s: float, load: float | None = None
+) -> dict[str, str]:
+    """Return what stands between the page's marks, by their names.
+
+    Args:
+        results: What was measured.
+        versions: Of what.
+        took_s: How long all of it took, in seconds.
+        load: The machine's before it, if it tells one.
+    """
     rounds = 1 + max((sample.round for sample in results.samples), default=-1)
     made = (
-        f"Measured in one run of {took_s / 60:.1f} minutes, {rounds} rounds: {machine(versions)}."
+        f"Measured in one run of {took_s / 60:.1f} minutes, {rounds} rounds: {machine(versions)}. "
+        f"{_busy(results, load)}"
     )
     details = "\n\n".join(f"### {title}\n\n{body}" for title, body in described(results))
     faults = "\n".join(f"* {fault}" for fault in results.faults())
@@ -205,6 +298,7 @@ def tables(results: Results, versions: Mapping[str, str], took_s: float) -> dict
         "targets": targets(results),
         "ratios": ratios(results),
         "costs": costs(results),
+        "stages": stage_tables(results),
         "details": details + (f"\n\n### What was wrong\n\n{faults}" if faults else ""),
     }
 

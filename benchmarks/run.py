@@ -13,16 +13,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from llm_sse import __version__
+
 from .clients import Client
 from .figures import Sample
 from .plan import Measurement
 from .server import order
 
-__all__ = ["Missing", "Server", "check_installed", "measure"]
+__all__ = ["LIMIT_S", "Missing", "Server", "check_installed", "load", "measure", "own_version"]
 
 _ROOT = Path(__file__).parents[1]
 #: How long one measurement may take before its process is ended, in seconds.
-_LIMIT_S = 60.0
+LIMIT_S = 60.0
 _SHOWN_CHARS = 300
 
 #: Keep what is printed last: a library may print something itself.
@@ -94,14 +96,15 @@ def check_installed(clients: Sequence[Client]) -> dict[str, str]:
     Raises:
         Missing: Something is not installed.
     """
-    versions = {}
+    versions = {"llm-sse": own_version()}
     missing = []
     for client in clients:
+        if client.distribution in versions:
+            continue
         try:
             versions[client.distribution] = metadata.version(client.distribution)
         except metadata.PackageNotFoundError:
-            if client.distribution != "llm-sse":  # which runs from its source as well
-                missing.append(client.distribution)
+            missing.append(client.distribution)
     if missing:
         names = ", ".join(dict.fromkeys(missing))
         raise Missing(
@@ -111,24 +114,50 @@ def check_installed(clients: Sequence[Client]) -> dict[str, str]:
     return versions
 
 
+def load() -> float | None:
+    """Return how many threads ran or waited to, over the last minute; `None` where none is told."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+
+
+def own_version() -> str:
+    """Return llm-sse's version, with the commit where it is run from a repository.
+
+    The commit has a `+` where files are not as it has them.
+    """
+    try:
+        said = subprocess.run(
+            ["git", "describe", "--always", "--exclude=*", "--abbrev=12", "--dirty=+"],
+            cwd=_ROOT,
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return __version__
+    return f"{__version__} ({said.stdout.strip()})"
+
+
 def measure(server: Server, measurement: Measurement, number: int) -> Sample:
     """Make one measurement in a process of its own."""
     client = measurement.client
+    load_before = load()
     begun_cpu_s = server.cpu_s()
     begun_ns = time.monotonic_ns()
     try:
         figures, fault = _figures(_command(server.url, measurement))
     except subprocess.TimeoutExpired:
-        figures, fault = {}, f"did not finish in {_LIMIT_S:.0f} s"
+        figures, fault = {}, f"did not finish in {LIMIT_S:.0f} s"
     if "at_ns" in figures:
         figures["wall_ms"] = (figures.pop("at_ns") - begun_ns) / 1e6
     if figures:
-        figures["server_cpu_s"] = server.cpu_s() - begun_cpu_s
+        deltas = measurement.deltas
+        if deltas:
+            figures["server_us"] = (server.cpu_s() - begun_cpu_s) * 1e6 / deltas
         if figures.get("lost"):
             fault = f"{figures['lost']} deltas were lost"
         elif not figures["right"]:
             fault = "the text is not the one that was sent"
-    return Sample(measurement.key, client.name, number, figures, fault)
+    return Sample(measurement.key, client.name, number, figures, fault, load_before)
 
 
 def _command(url: str, measurement: Measurement) -> list[str]:
@@ -150,7 +179,7 @@ def _figures(command: Sequence[str]) -> tuple[dict[str, Any], str | None]:
         env=_environment(),
         capture_output=True,
         text=True,
-        timeout=_LIMIT_S,
+        timeout=LIMIT_S,
         check=False,
     )
     if done.returncode:

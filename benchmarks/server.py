@@ -28,7 +28,7 @@ from contextlib import suppress
 
 from .wire import BLOCK, FORMATS, HEAD, Format, block, chunk
 
-__all__ = ["GO", "GREETING", "LEAD_S", "order"]
+__all__ = ["GO", "GREETING", "order"]
 
 #: The request that starts all paced streams that wait.
 GO = b"POST /go HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
@@ -38,7 +38,7 @@ GREETING = "open"
 _ORDER = re.compile(rb"bench (drain|paced|event|idle) (\d+) (\d+) (\d+) end")
 _LENGTH = re.compile(rb"content-length: *(\d+)", re.IGNORECASE)
 #: How long after `GO` the first delta comes, in seconds.
-LEAD_S = 0.05
+_LEAD_S = 0.05
 _STAMP_DIGITS = 19
 _EVENT_PIECE_BYTES = 64 * 1024
 
@@ -71,7 +71,7 @@ class _Pacer:
 
     def go(self) -> None:
         """Start all that wait."""
-        start_ns = time.monotonic_ns() + round(LEAD_S * 1e9)
+        start_ns = time.monotonic_ns() + round(_LEAD_S * 1e9)
         with self._lock:
             for stream in self._waiting:
                 heapq.heappush(self._due, (start_ns + stream.phase_ns, id(stream), stream))

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from typing import NamedTuple
 
-__all__ = ["ALL", "Ask", "Client", "find"]
+__all__ = ["ALL", "FLOOR_IN_THREAD", "Ask", "Client", "find"]
 
 #: Ask a question; yield the deltas of the answer.
 Ask = Callable[[str], "Iterator[str] | Generator[str, None, None]"]
+
+
+#: The floor with one thing more: the thread that whoever can be interrupted needs.
+FLOOR_IN_THREAD = "floor-2-threads"
 
 
 class Client(NamedTuple):
@@ -52,6 +56,7 @@ def find(name: str) -> Client:
 
 ALL = (
     Client("floor", "floor", "connect", "msgspec", "msgspec", "openai"),
+    Client(FLOOR_IN_THREAD, "floor", "connect_in_thread", "msgspec", "msgspec", "openai"),
     Client("llm-sse", "ours", "connect_openai", "llm_sse", "llm-sse", "openai"),
     Client("llm-sse-anthropic", "ours", "connect_anthropic", "llm_sse", "llm-sse", "anthropic"),
     Client("llm-sse-gemini", "ours", "connect_gemini", "llm_sse", "llm-sse", "gemini"),

@@ -7,7 +7,9 @@ events are passed over, which works because this server cuts chunks where events
 from __future__ import annotations
 
 import json
+import queue
 import socket
+import threading
 from collections.abc import Iterator
 from urllib.parse import urlsplit
 
@@ -15,7 +17,10 @@ import msgspec
 
 from . import Ask
 
-__all__ = ["connect"]
+__all__ = ["connect", "connect_in_thread"]
+
+
+_WAIT_S = 60.0
 
 
 class _Delta(msgspec.Struct):
@@ -52,5 +57,30 @@ def connect(url: str) -> Ask:
                         text = decode(line[6:]).choices[0].delta.content
                         if text:
                             yield text
+
+    return ask
+
+
+def connect_in_thread(url: str) -> Ask:
+    """Return a function that asks over a bare socket in a second thread, and nothing else.
+
+    What the two threads share is the fastest that the standard library has. It is what a wait costs
+    that can be given up.
+    """
+    alone = connect(url)
+
+    def ask(prompt: str) -> Iterator[str]:
+        texts: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+
+        def read() -> None:
+            try:
+                for text in alone(prompt):
+                    texts.put(text)
+            finally:
+                texts.put(None)
+
+        threading.Thread(target=read, daemon=True).start()
+        while (text := texts.get(timeout=_WAIT_S)) is not None:
+            yield text
 
     return ask
