@@ -126,7 +126,11 @@ class Candidate(Struct, frozen=True):
         if self.recording is not None:  # now, so that no other mistake leaves a file behind
             self.source.record_to(self.recording)
         reader = Reader(self.channel, self.provider, self.limits, self.source.pace, after)
-        reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
+        tell_ending = self.source.tell_ending
+        reader.thread = start_producer(
+            self.channel, self.source, f"llm-sse-{self.provider}", after=tell_ending
+        )
+        reader.joins = tell_ending is None
         return reader
 
 

@@ -140,6 +140,7 @@ class Reader:
         error: What the stream ended with, if it was an error.
         claimed: Whether a loop is under way.
         thread: The producer's thread, once it runs.
+        joins: Whether that thread has nothing to do after its ending, and may be waited for.
 
     Thread: one consumer's; `close` is everybody's.
     """
@@ -156,6 +157,7 @@ class Reader:
         self.ended = False
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
+        self.joins = True
         self.channel = channel
         self._timeouts = timeouts
         self._answer = Accumulator(provider)
@@ -403,7 +405,7 @@ class Reader:
 
         After `close()` it may still be in the middle of something that cannot be interrupted.
         """
-        if self.thread is not None and not self.channel.closed:
+        if self.thread is not None and self.joins and not self.channel.closed:
             self.thread.join(_JOIN_S)
 
     def _note(self, event: Event) -> None:
