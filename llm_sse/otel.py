@@ -234,6 +234,7 @@ def _answered(said: Completion, outcome: Outcome) -> Attributes:
             "gen_ai.usage.input_tokens": usage and usage.input_tokens,
             "gen_ai.usage.output_tokens": usage and usage.output_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage and usage.cached_input_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage and usage.cache_creation_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage and usage.reasoning_tokens,
             "llm_sse.attempts": outcome.metrics.attempts,
         }

@@ -22,7 +22,7 @@ from llm_sse import RetryPolicy, Timeouts, TokenStream, run_tools, stream_sync
 from llm_sse.errors import RateLimitError, StreamTimeout
 from llm_sse.otel import instrument, uninstrument
 from llm_sse.providers import find_provider
-from llm_sse.testing import FakeServer, call_tool, hang, pause, say, status
+from llm_sse.testing import FakeServer, call_tool, hang, pause, raw, say, status
 from tests.helpers import until
 
 ONCE = RetryPolicy(max_retries=0)
@@ -281,6 +281,17 @@ stream_sync("?", base_url="{server.base_url("openai")}", api_key="any").text()
             [sys.executable, "-c", code], capture_output=True, text=True, check=True
         )
         assert '"name": "chat' in said.stdout
+
+    def test_what_was_written_to_the_cache(self, server: FakeServer, telemetry: Telemetry) -> None:
+        """A prompt that the provider cached is told apart from one that it had cached."""
+        counted = b'{"cache_read_input_tokens":2,"cache_creation_input_tokens":4}'
+        told = b'data: {"type":"message_delta","delta":{},"usage":' + counted + b"}\n\n"
+        server.script(say("one"), raw(told))
+        ask(server, "anthropic").text()
+        (span,) = telemetry.spans()
+        assert span.attributes is not None
+        assert span.attributes["gen_ai.usage.cache_read.input_tokens"] == 2
+        assert span.attributes["gen_ai.usage.cache_creation.input_tokens"] == 4
 
     def test_nobody_is_told_after_uninstrument(
         self, server: FakeServer, telemetry: Telemetry
