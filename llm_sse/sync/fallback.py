@@ -264,8 +264,8 @@ class Fallbacks:
     def metrics(self) -> StreamMetrics:
         """Return the figures so far, counted from the call on.
 
-        Attempts, bytes and the producers' waiting are those of all streams; what else is counted is
-        of the one that is delivered.
+        Attempts, bytes and all waiting, the producers' and the reader's, are those of all streams;
+        what else is counted is of the one that is delivered.
         """
         latest = self._reader.metrics()
         all_ = [*self._earlier_pace, latest]
