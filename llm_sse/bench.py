@@ -7,7 +7,7 @@ import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -16,9 +16,14 @@ from .metrics import StreamMetrics
 from .spread import MIN_RUNS, Benchmark, ProviderRuns, Spread
 from .sync.benchmark import BenchmarkRun
 
-__all__ = ["as_csv", "check_plot", "draw", "print_result", "progress"]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+__all__ = ["as_csv", "check_plot", "draw", "figure_of", "print_result", "progress"]
 
 _MARK = f"* fewer than {MIN_RUNS} runs: no figures to compare by"
+_INTERRUPTED = "interrupted before all runs were made"
 
 #: The columns of the table: a title, which spread it shows, and by what its unit multiplies it.
 _COLUMNS = (
@@ -99,6 +104,8 @@ def print_result(result: Benchmark, clean: Callable[[str], str]) -> None:
     console.print("median, and quartiles below it, of the runs that succeeded")
     if not all(provider.enough for provider in result.providers):
         console.print(_MARK)
+    if result.interrupted:
+        console.print(_INTERRUPTED)
 
 
 def _cell(spread: Spread | None, factor: float) -> str:
@@ -113,23 +120,24 @@ def _cell(spread: Spread | None, factor: float) -> str:
 def as_csv(result: Benchmark) -> str:
     """Return one line for each run, with everything that was measured but the distribution."""
     text = io.StringIO()
-    names = ("label", "provider", "model", "iteration", "error", *_FIGURES)
+    names = ("label", "provider", "model", "iteration", "error", "message", *_FIGURES)
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for provider in result.providers:
         whose = {name: getattr(provider, name) for name in ("label", "provider", "model")}
-        for iteration, figures in _runs(provider, result.iterations):
+        for iteration, figures in _runs(provider):
             writer.writerow({**whose, "iteration": iteration, **figures})
     return text.getvalue()
 
 
-def _runs(provider: ProviderRuns, iterations: int) -> Iterator[tuple[int, dict[str, Any]]]:
+def _runs(provider: ProviderRuns) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number of each run and what there is to say of it, in the order of the runs."""
     errors = {error.iteration: error for error in provider.errors}
     succeeded = iter(provider.runs)
-    for iteration in range(1, iterations + 1):
+    for iteration in range(1, len(provider.runs) + len(errors) + 1):
         if iteration in errors:
-            yield iteration, {"error": errors[iteration].error}
+            error = errors[iteration]
+            yield iteration, {"error": error.error, "message": error.message}
         else:
             figures = msgspec.structs.asdict(next(succeeded))
             yield iteration, {name: figures[name] for name in _FIGURES}
@@ -139,7 +147,8 @@ def check_plot(path: str) -> None:
     """Find out before anything is measured whether a plot can be written there.
 
     Raises:
-        ConfigurationError: It cannot, for want of the library, of the directory, or of the format.
+        ConfigurationError: It cannot, for want of the library, of the directory, of the format, or
+            of the permission.
     """
     try:
         from matplotlib.backend_bases import FigureCanvasBase  # noqa: PLC0415
@@ -154,6 +163,14 @@ def check_plot(path: str) -> None:
             f"--plot: {target.name!r} should end in .png or .svg, or one of: "
             f"{', '.join(sorted(known))}"
         )
+    there = target.exists()
+    try:
+        with target.open("ab"):
+            pass
+        if not there:
+            target.unlink()
+    except OSError as error:
+        raise ConfigurationError(f"--plot: {error}") from None
 
 
 def draw(result: Benchmark, path: str) -> None:
@@ -166,6 +183,11 @@ def draw(result: Benchmark, path: str) -> None:
     Raises:
         OSError: It cannot be written.
     """
+    figure_of(result).savefig(path)
+
+
+def figure_of(result: Benchmark) -> Figure:
+    """Return the plot, not yet written."""
     # The figure without pyplot, which would look for a display.
     from matplotlib.figure import Figure  # noqa: PLC0415
 
@@ -175,36 +197,64 @@ def draw(result: Benchmark, path: str) -> None:
         (provider, _plain(provider.label) + ("" if provider.enough else " *"))
         for provider in result.providers
     ]
+    _draw_first_tokens(left, marked)
+    left.set_title(f"time to the first token, {result.iterations} runs each")
+    _draw_gaps(right, marked)
+    right.set_title("gaps, all runs together")
+    marks = [] if all(provider.enough for provider in result.providers) else [_MARK]
+    marks += [_INTERRUPTED] if result.interrupted else []
+    if marks:
+        figure.supxlabel("; ".join(marks), fontsize="small")
+    return figure
+
+
+def _draw_first_tokens(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> None:
+    """Draw each run's time to the first token, all of them above 0 and below the frame."""
     timed = [
         (label, [run.ttft_ms for run in provider.runs if run.ttft_ms is not None])
         for provider, label in marked
     ]
     timed = [(label, times) for label, times in timed if times]
     if timed:
-        left.boxplot([times for _, times in timed], showfliers=False)
+        axes.boxplot([times for _, times in timed], showfliers=False)
         for place, (_, times) in enumerate(timed, 1):
-            left.plot([place] * len(times), times, "o", alpha=0.5, markersize=4)
-        left.set_xticks(range(1, len(timed) + 1), [label for label, _ in timed], rotation=20)
-    left.set_ylim(bottom=0)
-    left.set_ylabel("ms")
-    left.set_title(f"time to the first token, {result.iterations} runs each")
+            axes.plot([place] * len(times), times, "o", alpha=0.5, markersize=4)
+        axes.set_xticks(range(1, len(timed) + 1), [label for label, _ in timed], rotation=20)
+        axes.set_ylim(0, 1.08 * max(max(times) for _, times in timed) or 1.0)
+    axes.set_ylabel("ms")
+
+
+def _draw_gaps(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> None:
+    """Draw which share of the gaps is no longer than so much.
+
+    A line begins with the share of the gaps that are 0, for which the scale has no place.
+    """
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    found = [gap_s * 1000 for each, _ in marked for gap_s, _ in each.gaps.counts if gap_s]
+    shortest, longest = (min(found) / 1.5, max(found) * 1.5) if found else (1.0, 10.0)
     for provider, label in marked:
-        gaps = [(gap_s * 1000, count) for gap_s, count in provider.gaps.counts if gap_s]
-        if gaps:
-            total = provider.gaps.total
-            so_far = total - sum(count for _, count in gaps)
-            shares = [100 * (so_far := so_far + count) / total for _, count in gaps]
-            right.step([gap_ms for gap_ms, _ in gaps], shares, where="post", label=label)
-    right.set_xscale("log")
-    right.set_ylim(0, 101)
-    right.set_xlabel("gap between two pieces of content, ms")
-    right.set_ylabel("% of the gaps that are no longer")
-    right.set_title("gaps, all runs together")
-    if right.get_legend_handles_labels()[1]:
-        right.legend()
-    if not all(provider.enough for provider in result.providers):
-        figure.supxlabel(_MARK, fontsize="small")
-    figure.savefig(path)
+        total = provider.gaps.total
+        if not total:
+            continue
+        so_far = 0
+        points = {shortest: 0.0}
+        for gap_s, count in provider.gaps.counts:
+            so_far += count
+            points[gap_s * 1000 or shortest] = 100 * so_far / total
+        points[longest] = 100.0
+        axes.step(list(points), list(points.values()), where="post", label=label)
+    axes.set_xscale("log")
+    axes.set_xlim(shortest, longest)
+    axes.set_ylim(0, 101)
+    few = (1.0, 1.5, 2.0, 3.0, 5.0, 7.0) if longest < 30 * shortest else (1.0,)
+    axes.xaxis.set_major_locator(LogLocator(subs=few))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda gap_ms, _: f"{gap_ms:g}"))
+    axes.set_xlabel("gap between two pieces of content, ms")
+    axes.set_ylabel("% of the gaps that are no longer")
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend()
 
 
 def _plain(label: str) -> str:

@@ -46,7 +46,7 @@ from .providers import (
 )
 from .spread import MIN_RUNS
 from .sync.ask import stream_sync
-from .sync.benchmark import benchmark
+from .sync.benchmark import Measurement
 from .sync.redaction import MIN_KEY_CHARS
 from .sync.stream import TokenStream
 from .testing.server import FakeServer
@@ -393,20 +393,20 @@ def bench(
     if plot is not None:
         check_plot(plot)
     with _measured(names) as providers:
+        measurement = Measurement(providers, prompt, iterations, question)
         try:
-            with progress(iterations * len(providers)) as on_run:
-                result = benchmark(
-                    providers, prompt, iterations=iterations, on_run=on_run, **question
-                )
+            with progress(iterations * len(providers)) as on_run, suppress(KeyboardInterrupt):
+                measurement.run(on_run)
         except ModuleNotFoundError as error:
             if (error.name or "").partition(".")[0] != "rich":
                 raise
             click.echo(_NEEDS_EXTRA, err=True)
             sys.exit(2)
+    result = measurement.result()
     if as_json:
         click.echo(msgspec.json.encode(result))
     elif as_csv:
-        click.echo(csv_of(result), nl=False)
+        click.echo(csv_of(result).translate(_CONTROL), nl=False)
     else:
         print_result(result, lambda text: text.translate(_CONTROL))
     for provider in result.providers:
@@ -414,6 +414,9 @@ def bench(
             _note(f"{provider.label}, run {failure.iteration}: {failure.message}")
     if plot is not None:
         draw(result, plot)
+    if result.interrupted:  # what there is was paid for, and is shown
+        _note("interrupted before all runs were made")
+        sys.exit(_INTERRUPTED)
     if not any(provider.runs for provider in result.providers):
         sys.exit(1)
 

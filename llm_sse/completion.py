@@ -344,4 +344,5 @@ def add_usage(first: Usage | None, second: Usage | None) -> Usage | None:
         plus(first.cached_input_tokens, second.cached_input_tokens),
         plus(first.reasoning_tokens, second.reasoning_tokens),
         raw,
+        plus(first.cache_creation_tokens, second.cache_creation_tokens),
     )

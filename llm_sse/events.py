@@ -174,6 +174,7 @@ class Usage(Struct, frozen=True, tag="usage"):
         cached_input_tokens: How many of the input tokens came from the provider's cache.
         reasoning_tokens: How many of the output tokens were reasoning.
         raw: The provider's own object, untouched.
+        cache_creation_tokens: How many of the input tokens were written to the provider's cache.
     """
 
     input_tokens: int | None = None
@@ -181,6 +182,7 @@ class Usage(Struct, frozen=True, tag="usage"):
     cached_input_tokens: int | None = None
     reasoning_tokens: int | None = None
     raw: Any = None
+    cache_creation_tokens: int | None = None
 
 
 class Finish(Struct, frozen=True, tag="finish"):

@@ -3,9 +3,11 @@
 It is the only module that needs `opentelemetry-api`, the extra `otel`; nothing imports it.
 
 A span's parent is the context in which `stream_sync` was called. The span begins and ends in the
-thread that reads the network, and is never made the current one: a loop that is left in the middle
-leaves nothing behind, and what the loop does itself is no child of it. Nothing that was asked or
-answered is recorded, nor an error's message, which may repeat it.
+thread that reads the network, and is the current one only while a request is sent, so that what is
+known of HTTP is its child: a loop that is left in the middle leaves nothing behind, and what the
+loop does itself is no child of it. The ending is told when the reader has it: no exporter makes a
+stream late. Nothing that was asked or answered is recorded, nor an error's message, which may
+repeat it.
 
 Source: https://github.com/open-telemetry/semantic-conventions-genai, docs/gen-ai/gen-ai-spans.md
 and gen-ai-metrics.md (status "Development").
@@ -13,6 +15,8 @@ and gen-ai-metrics.md (status "Development").
 
 from __future__ import annotations
 
+import atexit
+import contextvars
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,13 +36,15 @@ from .chat import ChatRequest
 from .completion import Accumulator, Completion
 from .events import Event, Finish, Resumed, Retrying, StreamStart, Usage
 from .providers.base import Provider
-from .sync.observer import Outcome, set_observer
+from .sync.observer import Outcome, set_observer, wait_until_told
 
 __all__ = ["instrument", "uninstrument"]
 
 _SCOPE = "llm_sse"
 _OPERATION = "chat"
 _PORTS = {"http": 80, "https": 443}
+#: How long to wait, in seconds, until all is told of the streams that are over.
+_TOLD_S = 2.0
 
 #: The conventions' advice for histograms.
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
@@ -62,11 +68,23 @@ def instrument(
     tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
     meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
     set_observer(_Observer(tracer, _Instruments(meter)))
+    # What is registered last runs first: before the providers end theirs.
+    atexit.unregister(_wait_until_told)
+    atexit.register(_wait_until_told)
 
 
 def uninstrument() -> None:
-    """Tell nobody of the streams that are opened from now on."""
+    """Tell nobody of the streams that are opened from now on.
+
+    Of those that are over, all has been told when this returns; unless that takes above 2 s.
+    """
     set_observer(None)
+    _wait_until_told()
+
+
+def _wait_until_told() -> None:
+    """Wait for the threads of streams that are over, and are still being told of."""
+    wait_until_told(_TOLD_S)
 
 
 class _Instruments:
@@ -159,6 +177,12 @@ class _Observation:
             attributes={**self._common, **_present(asked)},
         )
 
+    def sending(self) -> contextvars.Context:
+        """Let the span be the current one while requests are sent."""
+        current = contextvars.copy_context()
+        current.run(context.attach, trace.set_span_in_context(self._span, self._parent))
+        return current
+
     def event(self, event: Event) -> None:
         """Keep what is told of the answer beside its content."""
         if isinstance(event, _KEPT):
@@ -176,7 +200,7 @@ class _Observation:
                 self._span.set_attribute("gen_ai.response.time_to_first_chunk", first_s)
             if outcome.error is not None:
                 self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
+        self._span.end(outcome.ended_ns)
         self._record(said, outcome, first_s)
 
     def _record(self, said: Completion, outcome: Outcome, first_s: float | None) -> None:
@@ -210,6 +234,7 @@ def _answered(said: Completion, outcome: Outcome) -> Attributes:
             "gen_ai.usage.input_tokens": usage and usage.input_tokens,
             "gen_ai.usage.output_tokens": usage and usage.output_tokens,
             "gen_ai.usage.cache_read.input_tokens": usage and usage.cached_input_tokens,
+            "gen_ai.usage.cache_creation.input_tokens": usage and usage.cache_creation_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage and usage.reasoning_tokens,
             "llm_sse.attempts": outcome.metrics.attempts,
         }

@@ -86,7 +86,8 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
     `StreamMetrics`, and is `None` where no run had it.
 
     Attributes:
-        label: What it is called in tables: the provider, and the model where one was named.
+        label: What it is called in tables: its own label, or the provider, and the model where one
+            was named.
         provider: The provider's name.
         model: The model that answered, where the provider said so; else the one that was asked for.
         runs: The figures of each run that succeeded.
@@ -165,8 +166,10 @@ class Benchmark(Struct, frozen=True, kw_only=True):
         prompt: The question.
         iterations: How often each provider was asked.
         providers: What each did, in the order in which they were named.
+        interrupted: Whether it ended before all runs were made, by Ctrl-C at the command line.
     """
 
     prompt: Union[str, None]
     iterations: int
     providers: tuple[ProviderRuns, ...]
+    interrupted: bool = False

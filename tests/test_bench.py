@@ -7,9 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from llm_sse.bench import as_csv, check_plot, draw, print_result, progress
+from llm_sse.bench import as_csv, check_plot, draw, figure_of, print_result, progress
 from llm_sse.errors import ConfigurationError
 from llm_sse.metrics import Gaps, StreamMetrics
 from llm_sse.spread import Benchmark, ProviderRuns, RunError
@@ -57,6 +58,8 @@ class TestPrintResult:
         assert ["B:$X$", "4/5", "*", "207", "20.0", "25.5", "41.2", "2.50"] in rows
         assert ["C", "0/5", "*", "-", "-", "-", "-", "-"] in rows
         assert lines[-1].startswith("* fewer than 5 runs")
+        print_result(msgspec.structs.replace(result, interrupted=True), str)
+        assert capsys.readouterr().out.splitlines()[-1].startswith("interrupted")
 
 
 class TestAsCSV:
@@ -73,9 +76,59 @@ class TestAsCSV:
             "0.1",
         ]
         assert [line["error"] for line in lines[5:7]] == ["", "RateLimitError"]
+        assert [line["message"] for line in lines[5:7]] == ["", "slow down"]
         assert (lines[5]["label"], lines[5]["provider"], lines[5]["model"]) == ("b:$x$", "b", "$x$")
         assert (lines[0]["headers_s"], lines[0]["deltas"], lines[0]["runs"]) == ("", "11", "1")
         assert "gaps" not in lines[0]
+
+    def test_an_interrupted_benchmark_has_the_lines_that_there_are(self) -> None:
+        """Runs that were not made have no line."""
+        part = ProviderRuns.of("a", "a", "m", map(run, (0.1, 0.2)), [_FAILED])
+        result = Benchmark(prompt="Hi", iterations=5, providers=(part,), interrupted=True)
+        lines = list(csv.DictReader(as_csv(result).splitlines()))
+        assert [(line["iteration"], line["error"]) for line in lines] == [
+            ("1", ""),
+            ("2", "RateLimitError"),
+            ("3", ""),
+        ]
+
+
+class TestFigureOf:
+    def test_no_run_is_cut_by_the_frame(self, result: Benchmark) -> None:
+        """The highest time to the first token has room above it; the axis begins at 0."""
+        left, _ = figure_of(result).axes
+        low, high = left.get_ylim()
+        assert low == 0
+        assert high > 1.05 * 900
+
+    def test_a_line_begins_with_the_gaps_that_are_0(self, result: Benchmark) -> None:
+        """Half of the gaps are 0: the line starts at 50 %, and ends at 100 %."""
+        _, right = figure_of(result).axes
+        line = right.get_lines()[0]
+        shares = [float(share) for share in line.get_ydata()]
+        assert shares == [50.0, 90.0, 100.0, 100.0]
+        assert list(line.get_xdata())[1:3] == [20.0, 25.5]
+
+    def test_gaps_are_labelled_by_plain_numbers(self, result: Benchmark) -> None:
+        """Also where all gaps are of one power of ten, and no label is a power."""
+        figure = figure_of(result)
+        figure.draw_without_rendering()
+        low, high = figure.axes[1].get_xlim()
+        ticks = figure.axes[1].get_xticklabels()
+        shown = [tick.get_text() for tick in ticks if low <= tick.get_position()[0] <= high]
+        assert shown == ["15", "20", "30"]
+
+    def test_nothing_but_gaps_of_0(self) -> None:
+        """Where all came at once the line is at 100 % from the beginning on."""
+        at_once = StreamMetrics(first_token_s=0.1, gaps=Gaps(((0.0, 5),), 0.0))
+        part = ProviderRuns.of("a", "a", "m", [at_once] * 5, [])
+        figure = figure_of(Benchmark(prompt="Hi", iterations=5, providers=(part,)))
+        assert list(figure.axes[1].get_lines()[0].get_ydata()) == [100.0, 100.0]
+
+    def test_an_interrupted_benchmark_is_marked(self, result: Benchmark) -> None:
+        """Whoever sees the plot alone sees that it is not whole."""
+        figure = figure_of(msgspec.structs.replace(result, interrupted=True))
+        assert "interrupted" in figure.get_supxlabel()
 
 
 class TestDraw:
@@ -106,6 +159,18 @@ class TestCheckPlot:
             check_plot(str(tmp_path / "out"))
         with pytest.raises(ConfigurationError, match="no directory"):
             check_plot(str(tmp_path / "nowhere" / "out.png"))
+        (tmp_path / "directory.png").mkdir()
+        with pytest.raises(ConfigurationError, match="directory"):
+            check_plot(str(tmp_path / "directory.png"))
+
+    def test_checking_leaves_nothing_behind(self, tmp_path: Path) -> None:
+        """A file that is there stays as it is, and none is made."""
+        there = tmp_path / "there.png"
+        there.write_bytes(b"an older plot")
+        check_plot(str(there))
+        check_plot(str(tmp_path / "new.png"))
+        assert there.read_bytes() == b"an older plot"
+        assert list(tmp_path.iterdir()) == [there]
 
     def test_without_the_library_it_says_what_to_install(self) -> None:
         """The plot is the only thing that needs matplotlib, and names its extra."""

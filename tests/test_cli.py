@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from llm_sse.events import Event, Finish, ReasoningDelta, StreamStart, TextDelta
 from llm_sse.providers import PROVIDERS
 from llm_sse.spread import Benchmark
 from llm_sse.sync.ask import stream_sync
+from llm_sse.sync.benchmark import BenchmarkRun
 from llm_sse.testing import FakeServer, cut, finish, pause, raw, say, status, think
 
 _KEY = "sk-a-key-that-nobody-may-see"
@@ -917,6 +919,37 @@ class TestBench:
         result = two("--plot", str(path))
         assert "5/5" in result.stdout
         assert path.read_bytes().startswith(b"\x89PNG")
+
+    @pytest.mark.parametrize("form", ["table", "--json", "--csv"])
+    def test_ctrl_c_shows_what_there_is(
+        self, two: Callable[..., Result], monkeypatch: pytest.MonkeyPatch, form: str
+    ) -> None:
+        """Runs that were paid for are printed, with a mark, and the exit code is 130."""
+
+        @contextmanager
+        def progress(total: int) -> Iterator[Callable[[BenchmarkRun], None]]:
+            made: list[BenchmarkRun] = []
+
+            def ended(run: BenchmarkRun) -> None:
+                made.append(run)
+                if len(made) == 3:
+                    raise KeyboardInterrupt
+
+            yield ended
+
+        monkeypatch.setattr(module, "progress", progress)
+        result = two(*(() if form == "table" else (form,)))
+        assert result.exit_code == 130
+        assert "interrupted" in result.stderr
+        if form == "--json":
+            found = msgspec.json.decode(result.stdout, type=Benchmark)
+            assert found.interrupted
+            assert [len(each.runs) for each in found.providers] == [1, 2]
+        elif form == "--csv":
+            assert result.stdout.count("\n") == 4
+        else:
+            assert "2/5 *" in result.stdout
+            assert "interrupted" in result.stdout
 
     def test_without_a_key_the_fake_is_measured(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without any key it shows what it would show, and says so."""

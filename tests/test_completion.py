@@ -166,7 +166,7 @@ class TestAccumulator:
         assert fold(
             StreamStart("m1", "r1"),
             TextDelta("a"),
-            Usage(10, 1, 4, raw={"one": 1}),
+            Usage(10, 1, 4, raw={"one": 1}, cache_creation_tokens=5),
             Resumed(1, 1, "gone"),
             StreamStart("m2", "r2"),
             TextDelta("b"),
@@ -176,7 +176,7 @@ class TestAccumulator:
             Finish("stop", "end"),
         ) == Completion(
             text="ab",
-            usage=Usage(60, 6, 4, 3, {"two": 2}),
+            usage=Usage(60, 6, 4, 3, {"two": 2}, 5),
             finish_reason="stop",
             raw_finish_reason="end",
             model="m3",

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import requests
 from opentelemetry import trace
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
@@ -21,7 +22,7 @@ from llm_sse import RetryPolicy, Timeouts, TokenStream, run_tools, stream_sync
 from llm_sse.errors import RateLimitError, StreamTimeout
 from llm_sse.otel import instrument, uninstrument
 from llm_sse.providers import find_provider
-from llm_sse.testing import FakeServer, call_tool, hang, pause, say, status
+from llm_sse.testing import FakeServer, call_tool, hang, pause, raw, say, status
 from tests.helpers import until
 
 ONCE = RetryPolicy(max_retries=0)
@@ -43,7 +44,8 @@ class Telemetry:
         return found
 
     def points(self) -> dict[str, list[Any]]:
-        """Return the data points of each metric by its name."""
+        """Return the data points of each metric by its name, when all streams are told of."""
+        uninstrument()
         data = self.reader.get_metrics_data()
         if data is None:
             return {}
@@ -131,6 +133,25 @@ class TestSpans:
         assert parent is not None
         assert ours.parent.span_id == parent.span_id
 
+    def test_what_watches_http_is_a_child(self, server: FakeServer, telemetry: Telemetry) -> None:
+        """The span is the current one while a request is sent: a trace is in one piece."""
+        tracer = telemetry.tracers.get_tracer("http")
+
+        class Watched(requests.Session):
+            """What the instrumentation of requests does."""
+
+            def send(self, *given: Any, **more: Any) -> requests.Response:
+                with tracer.start_as_current_span("POST"):
+                    return super().send(*given, **more)
+
+        with Watched() as session, tracer.start_as_current_span("request"):
+            ask(server, session=session).text()
+        spans = {span.name.partition(" ")[0]: span for span in telemetry.spans(3)}
+        chat, post = spans["chat"].get_span_context(), spans["POST"]
+        assert chat is not None
+        assert post.parent is not None
+        assert post.parent.span_id == chat.span_id
+
     def test_content_is_not_recorded(self, server: FakeServer, telemetry: Telemetry) -> None:
         """Neither the question nor the answer nor what an error says is in a span."""
         server.enqueue(say("It is secret."))
@@ -180,7 +201,6 @@ class TestSpans:
         assert span.status.status_code is StatusCode.UNSET
         assert "error.type" not in (span.attributes or {})
         assert "gen_ai.response.finish_reasons" not in (span.attributes or {})
-        until(telemetry.points)
         assert "gen_ai.client.token.usage" not in telemetry.points()
 
     def test_each_provider_of_a_fallback_has_its_own(
@@ -208,7 +228,7 @@ class TestSpans:
     def test_each_round_of_a_tool_loop_has_its_own(
         self, server: FakeServer, telemetry: Telemetry
     ) -> None:
-        """A question with one call of a tool is two requests."""
+        """A question with one call of a tool is two requests, both where the question was asked."""
 
         def weather(city: str) -> str:
             """Tell the weather."""
@@ -217,11 +237,18 @@ class TestSpans:
         server.enqueue(call_tool("weather", {"city": "Oslo"}))
         server.enqueue(say("Rain."))
         url = server.base_url("openai")
-        assert run_tools("?", tools=[weather], base_url=url, api_key="any").text() == "Rain."
-        reasons = [
-            (span.attributes or {})["gen_ai.response.finish_reasons"] for span in telemetry.spans(2)
-        ]
+        tracer = telemetry.tracers.get_tracer("test")
+        with tracer.start_as_current_span("request"):
+            loop = run_tools("?", tools=[weather], base_url=url, api_key="any")
+        with tracer.start_as_current_span("elsewhere"):
+            assert loop.text() == "Rain."
+        request, *others = telemetry.spans(4)
+        rounds = [span for span in others if span.name != "elsewhere"]
+        reasons = [(span.attributes or {})["gen_ai.response.finish_reasons"] for span in rounds]
         assert reasons == [("tool_calls",), ("stop",)]
+        for span in rounds:
+            assert span.parent is not None
+            assert span.parent.span_id == request.context.span_id
 
     def test_what_was_asked_for(self, server: FakeServer, telemetry: Telemetry) -> None:
         """Stop texts and the form of the answer are in the span."""
@@ -230,6 +257,41 @@ class TestSpans:
         assert span.attributes is not None
         assert span.attributes["gen_ai.request.stop_sequences"] == ("x", "y")
         assert span.attributes["gen_ai.output.type"] == "json"
+
+    def test_all_is_told_before_the_process_ends(self, server: FakeServer) -> None:
+        """A program that ends right after its answer has a span all the same."""
+        code = f"""
+import time
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from llm_sse import stream_sync
+from llm_sse.otel import instrument
+
+class Slow(ConsoleSpanExporter):
+    def export(self, spans):
+        time.sleep(0.2)
+        return super().export(spans)
+
+tracers = TracerProvider()
+tracers.add_span_processor(SimpleSpanProcessor(Slow()))
+instrument(tracer_provider=tracers)
+stream_sync("?", base_url="{server.base_url("openai")}", api_key="any").text()
+"""
+        said = subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        )
+        assert '"name": "chat' in said.stdout
+
+    def test_what_was_written_to_the_cache(self, server: FakeServer, telemetry: Telemetry) -> None:
+        """A prompt that the provider cached is told apart from one that it had cached."""
+        counted = b'{"cache_read_input_tokens":2,"cache_creation_input_tokens":4}'
+        told = b'data: {"type":"message_delta","delta":{},"usage":' + counted + b"}\n\n"
+        server.script(say("one"), raw(told))
+        ask(server, "anthropic").text()
+        (span,) = telemetry.spans()
+        assert span.attributes is not None
+        assert span.attributes["gen_ai.usage.cache_read.input_tokens"] == 2
+        assert span.attributes["gen_ai.usage.cache_creation.input_tokens"] == 4
 
     def test_nobody_is_told_after_uninstrument(
         self, server: FakeServer, telemetry: Telemetry
@@ -246,8 +308,6 @@ class TestMetrics:
         with FakeServer("a b c d", ttft_s=0.05, tokens_per_s=50) as server:
             answer = ask(server, model="some-model")
             answer.text()
-            telemetry.spans()
-            until(lambda: "gen_ai.client.token.usage" in telemetry.points())
         points = telemetry.points()
         assert sorted(points) == [
             "gen_ai.client.operation.duration",
@@ -284,7 +344,6 @@ class TestMetrics:
         server.script(status(429))
         with pytest.raises(RateLimitError):
             ask(server, retry=ONCE).text()
-        until(telemetry.points)
         points = telemetry.points()
         assert list(points) == ["gen_ai.client.operation.duration"]
         (duration,) = points["gen_ai.client.operation.duration"]
@@ -294,7 +353,6 @@ class TestMetrics:
         """Without streaming there is no time to a first piece."""
         ask(server, stream=False).text()
         (span,) = telemetry.spans()
-        until(lambda: "gen_ai.client.token.usage" in telemetry.points())
         assert "gen_ai.request.stream" not in (span.attributes or {})
         assert "gen_ai.response.time_to_first_chunk" not in (span.attributes or {})
         assert sorted(telemetry.points()) == [

@@ -664,6 +664,7 @@ def _usage(raw: dict[str, Any]) -> Usage:
         count("cache_read_input_tokens"),
         thinking if isinstance(thinking, int) else None,
         raw,
+        count("cache_creation_input_tokens"),
     )
 
 
@@ -792,13 +793,15 @@ class _Encoder:
 
 def _usage_object(usage: Usage) -> dict[str, Any]:
     """Write `usage` from the normalised figures, the cached tokens beside the others."""
-    cached = usage.cached_input_tokens
+    cached, written = usage.cached_input_tokens, usage.cache_creation_tokens
     raw: dict[str, Any] = {
-        "input_tokens": (usage.input_tokens or 0) - (cached or 0),
+        "input_tokens": (usage.input_tokens or 0) - (cached or 0) - (written or 0),
         "output_tokens": usage.output_tokens or 0,
     }
     if cached is not None:
         raw["cache_read_input_tokens"] = cached
+    if written is not None:
+        raw["cache_creation_input_tokens"] = written
     if usage.reasoning_tokens is not None:
         raw["output_tokens_details"] = {"thinking_tokens": usage.reasoning_tokens}
     return raw

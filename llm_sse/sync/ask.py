@@ -23,7 +23,7 @@ from ..response_format import read_format
 from ..retry import RetryPolicy
 from .channel import Channel
 from .fallback import OWN, Candidate, Fallbacks, read_fallback
-from .observer import observer
+from .observer import observation_of
 from .reader import Timeouts
 from .source import EventSource
 from .stream import TokenStream
@@ -234,7 +234,6 @@ def _candidate(
         key = row.key(api_key, environ, elsewhere=where != row.base_url)
         channel: Channel[Event] = Channel(buffer_size)
         limits = of_type(timeouts, Timeouts, "timeouts")
-        watcher = observer()
         source = EventSource(
             row,
             chat,
@@ -245,7 +244,7 @@ def _candidate(
             headers=_headers(headers),
             session=_session(session),
             channel=channel,
-            observation=None if watcher is None else watcher.called(row, chat, where),
+            observation=observation_of(row, chat, where),
         )
     except ConfigurationError as error:
         error.provider = row.name

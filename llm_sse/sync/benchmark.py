@@ -15,7 +15,7 @@ from ..spread import MIN_RUNS, Benchmark, ProviderRuns, RunError
 from .ask import check_question, stream_sync
 from .fallback import OWN
 
-__all__ = ["BenchmarkRun", "benchmark"]
+__all__ = ["BenchmarkRun", "Measurement", "benchmark"]
 
 #: What would make one provider's figures another's, or cannot be done several times.
 _REFUSED = {
@@ -45,10 +45,11 @@ class _Entry:
 
     def __init__(self, own: dict[str, Any], arguments: Mapping[str, Any]) -> None:
         provider = own["provider"]
+        label = own.pop("label", None)
         self.provider: str = provider.name if isinstance(provider, Provider) else provider
         self.asked_model: str | None = own.get("model")
         named = (self.provider, self.asked_model)
-        self.label = ":".join(str(part) for part in named if part)
+        self.label: str = label or ":".join(str(part) for part in named if part)
         self.arguments = {**arguments, **own}
         self.model = self.asked_model
         self.runs: list[StreamMetrics] = []
@@ -76,6 +77,75 @@ class _Entry:
         return ProviderRuns.of(self.label, self.provider, self.model, self.runs, self.errors)
 
 
+class Measurement:
+    """A benchmark that may end before its end: what was measured until then is kept.
+
+    Args:
+        providers: Whom to ask; see `benchmark`.
+        prompt: The question.
+        iterations: How often to ask each.
+        arguments: Those of `stream_sync`.
+
+    Raises:
+        ConfigurationError: Something is missing or wrong; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        providers: Sequence[str | Mapping[str, Any]],
+        prompt: str | None,
+        iterations: int,
+        arguments: Mapping[str, Any],
+    ) -> None:
+        if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < MIN_RUNS:
+            raise ConfigurationError(
+                f"iterations must be at least {MIN_RUNS}, not {iterations!r}: fewer runs say "
+                "nothing about a provider; for a single one there is measure_stream"
+            )
+        for name, reason in _REFUSED.items():
+            if arguments.get(name) is not None:
+                raise ConfigurationError(f"benchmark takes no {name}: {reason}")
+        given = dict(arguments)
+        if given.get("retry") is None:
+            given["retry"] = RetryPolicy(max_retries=0)
+        self._prompt = prompt
+        self._iterations = iterations
+        self._entries = [_Entry(own, given) for own in _read_entries(providers)]
+        labels = [entry.label for entry in self._entries]
+        for entry in self._entries:
+            if labels.count(entry.label) > 1:
+                raise ConfigurationError(
+                    f'benchmark: {entry.label} is there twice; give each a "model" or a "label" '
+                    "of its own"
+                )
+            check_question(prompt, **entry.arguments)
+
+    def run(self, on_run: Callable[[BenchmarkRun], object] | None = None) -> None:
+        """Ask all of them, in turn.
+
+        Args:
+            on_run: Called after each run.
+        """
+        entries = self._entries
+        for turn in range(self._iterations):
+            first = turn % len(entries)
+            for entry in entries[first:] + entries[:first]:
+                ended = entry.run(self._prompt, turn + 1)
+                if on_run is not None:
+                    on_run(ended)
+
+    def result(self) -> Benchmark:
+        """Return what was found so far."""
+        providers = tuple(entry.result() for entry in self._entries)
+        made = sum(len(each.runs) + len(each.errors) for each in providers)
+        return Benchmark(
+            prompt=self._prompt,
+            iterations=self._iterations,
+            providers=providers,
+            interrupted=made < self._iterations * len(providers),
+        )
+
+
 def benchmark(
     providers: Sequence[str | Mapping[str, Any]],
     prompt: str | None = None,
@@ -93,7 +163,8 @@ def benchmark(
     Args:
         providers: Whom to ask: names, or dictionaries of `provider` and what of `model`, `api_key`,
             `base_url`, `headers`, `extra_body` and `session` shall be its own. A provider may come
-            several times, with different models.
+            several times, with different models, or with a `label` for each, which is what it is
+            called in the result.
         prompt: The question.
         iterations: How often to ask each; at least 5, for fewer say nothing about a provider.
         on_run: Called after each run.
@@ -102,32 +173,9 @@ def benchmark(
     Raises:
         ConfigurationError: Something is missing or wrong; nothing was sent.
     """
-    if isinstance(iterations, bool) or not isinstance(iterations, int) or iterations < MIN_RUNS:
-        raise ConfigurationError(
-            f"iterations must be at least {MIN_RUNS}, not {iterations!r}: fewer runs say nothing "
-            "about a provider; for a single one there is measure_stream"
-        )
-    for name, reason in _REFUSED.items():
-        if arguments.get(name) is not None:
-            raise ConfigurationError(f"benchmark takes no {name}: {reason}")
-    arguments.setdefault("retry", RetryPolicy(max_retries=0))
-    entries = [_Entry(own, arguments) for own in _read_entries(providers)]
-    labels = [entry.label for entry in entries]
-    for entry in entries:
-        if labels.count(entry.label) > 1:
-            raise ConfigurationError(
-                f"benchmark: {entry.label} is there twice; give each a model of its own"
-            )
-        check_question(prompt, **entry.arguments)
-    for turn in range(iterations):
-        first = turn % len(entries)
-        for entry in entries[first:] + entries[:first]:
-            ended = entry.run(prompt, turn + 1)
-            if on_run is not None:
-                on_run(ended)
-    return Benchmark(
-        prompt=prompt, iterations=iterations, providers=tuple(entry.result() for entry in entries)
-    )
+    measurement = Measurement(providers, prompt, iterations, arguments)
+    measurement.run(on_run)
+    return measurement.result()
 
 
 def _read_entries(providers: Any) -> list[dict[str, Any]]:
@@ -141,10 +189,13 @@ def _read_entries(providers: Any) -> list[dict[str, Any]]:
         if "provider" not in entry:
             raise ConfigurationError('a provider to measure is {"provider": ..., "model": ...}')
         for name in entry:
-            if name not in OWN:
+            if name not in (*OWN, "label"):
                 raise ConfigurationError(
                     f"benchmark: a provider cannot have {name!r} of its own; it can have "
-                    f"{', '.join(OWN)}"
+                    f"{', '.join(OWN)}, label"
                 )
+        label = entry.get("label")
+        if label is not None and not (isinstance(label, str) and label.strip()):
+            raise ConfigurationError(f"benchmark: a label is a text, not {label!r}")
         entries.append(dict(entry))
     return entries

@@ -126,7 +126,11 @@ class Candidate(Struct, frozen=True):
         if self.recording is not None:  # now, so that no other mistake leaves a file behind
             self.source.record_to(self.recording)
         reader = Reader(self.channel, self.provider, self.limits, self.source.pace, after)
-        reader.thread = start_producer(self.channel, self.source, f"llm-sse-{self.provider}")
+        tell_ending = self.source.tell_ending
+        reader.thread = start_producer(
+            self.channel, self.source, f"llm-sse-{self.provider}", after=tell_ending
+        )
+        reader.joins = tell_ending is None
         return reader
 
 
@@ -260,8 +264,8 @@ class Fallbacks:
     def metrics(self) -> StreamMetrics:
         """Return the figures so far, counted from the call on.
 
-        Attempts, bytes and the producers' waiting are those of all streams; what else is counted is
-        of the one that is delivered.
+        Attempts, bytes and all waiting, the producers' and the reader's, are those of all streams;
+        what else is counted is of the one that is delivered.
         """
         latest = self._reader.metrics()
         all_ = [*self._earlier_pace, latest]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextvars import Context
 from typing import Any, TypeVar
 
@@ -17,7 +17,11 @@ T = TypeVar("T")
 
 
 def start_producer(
-    channel: Channel[Any], items: Iterable[Any], name: str, context: Context | None = None
+    channel: Channel[Any],
+    items: Iterable[Any],
+    name: str,
+    context: Context | None = None,
+    after: Callable[[], object] | None = None,
 ) -> threading.Thread:
     """Start the thread that puts items into a channel, and their ending after them.
 
@@ -28,9 +32,12 @@ def start_producer(
         items: What is iterated there; its iterator is closed at the end.
         name: The thread's name.
         context: The context variables that the thread has; none of the caller's without it.
+        after: Called there at the very end, when the consumer has the ending and waits for nothing.
     """
     run = Context().run if context is None else context.run
-    thread = threading.Thread(target=run, args=(_produce, channel, items), name=name, daemon=True)
+    thread = threading.Thread(
+        target=run, args=(_produce, channel, items, after), name=name, daemon=True
+    )
     thread.start()
     return thread
 
@@ -48,7 +55,9 @@ def flushing(iterable: Iterable[T], channel: Channel[Any]) -> Generator[T, None,
             close()
 
 
-def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
+def _produce(
+    channel: Channel[Any], items: Iterable[Any], after: Callable[[], object] | None
+) -> None:
     iterator = None
     try:
         iterator = iter(items)
@@ -62,6 +71,10 @@ def _produce(channel: Channel[Any], items: Iterable[Any]) -> None:
     except BaseException as error:
         channel.end(error)
     finally:
-        close = getattr(iterator, "close", None)
-        if close is not None:
-            close()
+        try:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+        finally:
+            if after is not None:
+                after()

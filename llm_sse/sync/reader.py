@@ -140,6 +140,7 @@ class Reader:
         error: What the stream ended with, if it was an error.
         claimed: Whether a loop is under way.
         thread: The producer's thread, once it runs.
+        joins: Whether that thread has nothing to do after its ending, and may be waited for.
 
     Thread: one consumer's; `close` is everybody's.
     """
@@ -156,6 +157,7 @@ class Reader:
         self.ended = False
         self.error: BaseException | None = None
         self.thread: threading.Thread | None = None
+        self.joins = True
         self.channel = channel
         self._timeouts = timeouts
         self._answer = Accumulator(provider)
@@ -163,7 +165,11 @@ class Reader:
         self._ended_at: float | None = None
         self.claimed = False
         self._stash: list[Event] = []
-        self._waited_s: float = 0.0 if after is None else after._waited_s
+        #: How long was waited, and since when is: one value, because other threads look at it.
+        self._waiting: tuple[float, float | None] = (
+            0.0 if after is None else after._waiting[0],
+            None,
+        )
         self._phase_waited_s = 0.0
         self._content_seen = False
         self._finished = False
@@ -252,13 +258,16 @@ class Reader:
         return self._answer.completion()
 
     def metrics(self) -> StreamMetrics:
-        """Return the figures so far."""
+        """Return the figures so far; from any thread, also while the reader waits."""
+        waited_s, since = self._waiting
+        if since is not None:
+            waited_s += time.monotonic() - since
         return self._pace.metrics(
             deltas=len(self._answer.text_deltas),
             usage=self._answer.usage,
             ended=self._ended_at,
             producer_waited_s=self.channel.producer_waited_s,
-            consumer_waited_s=self._waited_s,
+            consumer_waited_s=waited_s,
             buffer_high_water=self.channel.high_water,
         )
 
@@ -305,11 +314,9 @@ class Reader:
         wait_s = limit_s
         if timeout_s is not None and (limit_s is None or timeout_s < limit_s):
             wait_s = timeout_s
-        begun = time.monotonic()
         try:
-            batch = self.channel.get(wait_s)
+            batch = self._get(wait_s)
         except ChannelTimeout:
-            self._count(time.monotonic() - begun)
             if phase is None or (
                 timeout_s is not None and limit_s is not None and timeout_s < limit_s
             ):
@@ -319,7 +326,6 @@ class Reader:
             if error is not self.channel.error:
                 raise  # not the stream's: a signal's, or another reader's
             self._fail(error)
-        self._count(time.monotonic() - begun)
         if batch is None:
             if not self.channel.closed:
                 self._fail(end_of_body(self.provider))
@@ -336,14 +342,29 @@ class Reader:
         else:
             left_s = max(0.0, left_s - self._phase_waited_s)
         if limits.total_s is not None:
-            total_left_s = max(0.0, limits.total_s - self._waited_s)
+            total_left_s = max(0.0, limits.total_s - self._waiting[0])
             if left_s is None or total_left_s < left_s:
                 return total_left_s, "total"
         return left_s, phase
 
-    def _count(self, waited_s: float) -> None:
-        self._waited_s += waited_s
-        self._phase_waited_s += waited_s
+    def _get(self, wait_s: float | None) -> list[Event] | None:
+        """Take what is there; where nothing is, wait, and count that.
+
+        Raises:
+            ChannelTimeout: Nothing came within `wait_s`.
+        """
+        try:
+            return self.channel.get(0)
+        except ChannelTimeout:
+            pass
+        waited_s, begun = self._waiting[0], time.monotonic()
+        self._waiting = (waited_s, begun)
+        try:
+            return self.channel.get(wait_s)
+        finally:
+            more_s = time.monotonic() - begun
+            self._waiting = (waited_s + more_s, None)
+            self._phase_waited_s += more_s
 
     def _time_out(self, phase: TimeoutPhase) -> StreamTimeout:
         self.channel.timed_out = True
@@ -403,7 +424,7 @@ class Reader:
 
         After `close()` it may still be in the middle of something that cannot be interrupted.
         """
-        if self.thread is not None and not self.channel.closed:
+        if self.thread is not None and self.joins and not self.channel.closed:
             self.thread.join(_JOIN_S)
 
     def _note(self, event: Event) -> None:

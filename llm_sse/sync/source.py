@@ -28,10 +28,10 @@ from ..rate_limit import read_rate_limit
 from ..retry import RetryPolicy
 from ..seam import join
 from .channel import Channel, ChannelClosed
-from .observer import Observation, observed
+from .observer import Observation, ObservedStream
 from .reader import Answered, Timeouts
 from .redaction import Redaction, secrets_of
-from .transport import send
+from .transport import ByteStream, send
 
 if TYPE_CHECKING:
     import requests
@@ -132,7 +132,9 @@ class EventSource:
         self._headers = headers
         self._session = session
         self._channel = channel
-        self._observation = observation
+        self._observed: ObservedStream | None = None
+        if observation is not None:
+            self._observed = ObservedStream(observation, channel, self.pace)
         self._draw = draw
         own = {} if session is None else {name: str(v) for name, v in session.headers.items()}
         self._recorder: Recorder | _NotRecorded = _NotRecorded()
@@ -156,9 +158,14 @@ class EventSource:
     def __iter__(self) -> Iterator[Event]:
         """Yield the events of all attempts; raise the one error that ends them, if any."""
         events = self._attempts()
-        if self._observation is not None:
-            events = observed(events, self._observation, self._channel, self.pace)
+        if self._observed is not None:
+            events = self._observed.events(events)
         return self._recorder.watched(events)
+
+    @property
+    def tell_ending(self) -> Callable[[], None] | None:
+        """What tells the ending to whoever observes; `None` where nobody does."""
+        return None if self._observed is None else self._observed.tell_ending
 
     def _attempts(self) -> Generator[Event, None, None]:
         said = Accumulator(self._provider.name)
@@ -244,6 +251,24 @@ class EventSource:
             return None
         return max(limits.first_token_s, limits.idle_s) + _GRACE_S
 
+    def _sent(self, request: HTTPRequest) -> ByteStream:
+        """Send a request, in the context of whoever observes, and wait for the headers."""
+        channel = self._channel
+
+        def ask() -> ByteStream:
+            return send(
+                request,
+                session=self._session,
+                connect_s=self._timeouts.connect_s,
+                read_s=self._read_limit_s(),
+                interrupt_with=channel.interrupt_with,
+                before_read=channel.flush,
+                tap=self._recorder.tap,
+            )
+
+        context = None if self._observed is None else self._observed.context
+        return ask() if context is None else context.run(ask)
+
     def _events(self, attempt: _Attempt) -> Generator[Event, None, None]:
         """Send one request and yield what its answer means."""
         provider = self._provider
@@ -251,15 +276,7 @@ class EventSource:
         channel, pace = self._channel, self.pace
         pace.attempt()
         self._recorder.begins(attempt.request)
-        stream = send(
-            attempt.request,
-            session=self._session,
-            connect_s=self._timeouts.connect_s,
-            read_s=self._read_limit_s(),
-            interrupt_with=channel.interrupt_with,
-            before_read=channel.flush,
-            tap=self._recorder.tap,
-        )
+        stream = self._sent(attempt.request)
         id_ = request_id(stream.headers)
         shown = {name: self._redacted(value) for name, value in stream.headers.items()}
         answered = Answered(stream.status, id_ and self._redacted(id_), shown)

@@ -95,7 +95,8 @@ class TokenStream:
                 pass
         completion = self.completion
         if completion.finish_reason is None:
-            state = "is being read" if self._reader.claimed else "was closed before its end"
+            read = self._reader.claimed and not self._reader.ended
+            state = "is being read" if read else "was closed before its end"
             raise StreamClosed(
                 f"this stream {state}; what has arrived is in .completion", provider=self.provider
             )

@@ -9,6 +9,7 @@ result for each of its calls. Nothing here waits for anything but the streams an
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import copy_context
 from typing import Any, get_args
 
 from ..chat import Message, read_turns
@@ -113,6 +114,7 @@ def run_tools(
         raise ConfigurationError(f"on_tool_error is 'send' or 'raise', not {on_tool_error!r}")
     described, functions = _read_tools(tools)
     conversation = read_turns(prompt, messages)
+    context = copy_context()  # each round's, wherever the loop is read
     if arguments.get("record") is not None:
         arguments["record"] = Recording(arguments["record"])
 
@@ -121,7 +123,8 @@ def run_tools(
         given = dict(arguments)
         if number > 1 and _demands_a_call(given.get("tool_choice")):
             del given["tool_choice"]
-        return stream_sync(messages=messages, tools=described, **given)
+        # A copy for each: one is entered by one thread at a time.
+        return context.copy().run(stream_sync, messages=messages, tools=described, **given)
 
     rounds = Rounds(ask, conversation, functions, max_rounds, on_tool_error)
     return ToolLoop(rounds, arguments.get("response_format"))

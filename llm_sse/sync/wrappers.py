@@ -82,11 +82,15 @@ def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) ->
     often enough.
 
     Args:
-        stream: A stream that has not been read, or a prompt for a new one.
+        stream: A stream, or a prompt for a new one. What is read of it before counts, too.
         arguments: Those of `stream_sync`, with a prompt.
 
     Returns:
         The stream's metrics, `ttft_ms`, `deltas_per_s`, `tokens_per_s` and many more.
+
+    Raises:
+        StreamError: What the stream ended with.
+        StreamClosed: It was closed before its end: that is the pace of no answer.
     """
     if not isinstance(stream, TokenStream):
         stream = stream_sync(stream, **arguments)
@@ -95,6 +99,5 @@ def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) ->
             f"a stream that was opened already takes no more arguments: {', '.join(arguments)}"
         )
     del arguments  # an error that the stream ends in has this frame, which must not hold the key
-    for _ in stream:
-        pass
+    stream.text()
     return stream.metrics

@@ -406,7 +406,7 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("raw", "figures"),
         [
-            ({"output_tokens": 2}, (None, 2, None, None)),
+            ({"output_tokens": 2}, (None, 2, None, None, None)),
             (
                 {
                     "input_tokens": 1,
@@ -415,15 +415,16 @@ class TestUsage:
                     "output_tokens": 8,
                     "output_tokens_details": {"thinking_tokens": 5},
                 },
-                (7, 8, 4, 5),
+                (7, 8, 4, 5, 2),
             ),
-            ({"input_tokens": "1", "output_tokens_details": "x"}, (None, None, None, None)),
-            ({"output_tokens_details": {"thinking_tokens": None}}, (None, None, None, None)),
+            ({"input_tokens": "1", "output_tokens_details": "x"}, (None,) * 5),
+            ({"output_tokens_details": {"thinking_tokens": None}}, (None,) * 5),
         ],
     )
     def test_the_figures_are_normalised(self, raw: Any, figures: tuple[Any, ...]) -> None:
-        """Input counts all of the prompt, cached or not."""
-        assert decode(begin(raw), *end()).completion.usage == Usage(*figures, raw)
+        """Input counts all of the prompt; what was read from the cache or written is of it."""
+        *counts, written = figures
+        assert decode(begin(raw), *end()).completion.usage == Usage(*counts, raw, written)
 
     def test_no_usage_is_none(self) -> None:
         """A look-alike that says nothing of usage gets no made-up zeros."""

@@ -318,7 +318,7 @@ def anthropic_usage(draw: st.DrawFn) -> Usage:
     raw |= {"cache_read_input_tokens": read, "cache_creation_input_tokens": written}
     if thought is not None:
         raw["output_tokens_details"] = {"thinking_tokens": thought}
-    return Usage(asked + (read or 0) + (written or 0), said, read, thought, raw)
+    return Usage(asked + (read or 0) + (written or 0), said, read, thought, raw, written)
 
 
 @st.composite
@@ -523,6 +523,7 @@ class TestRoundTrip:
                 DETAILED,
                 [Usage(7, 5, 3), Usage(7, 5, None, 2), Usage(7, 5, 3, 2), Usage(7, 5, 0, 0)],
             ),
+            ("anthropic", Usage(7, 5, 3, cache_creation_tokens=2)),
         ],
         ids=str,
     )

@@ -100,6 +100,23 @@ class TestBenchmark:
         ).providers
         assert [run.attempts for run in result.runs] == [2, 1, 1, 1, 1]
 
+    def test_no_policy_is_no_retry(self, server: FakeServer) -> None:
+        """`None` means what it says everywhere: the default, which is not to ask again."""
+        server.enqueue(status(503))
+        (result,) = benchmark([entry(server)], "Hi", retry=None).providers
+        assert [run.attempts for run in result.runs] == [1, 1, 1, 1]
+        assert len(result.errors) == 1
+
+    def test_addresses_of_one_provider(self, server: FakeServer) -> None:
+        """With a label for each, two servers can be compared that are otherwise the same."""
+        with FakeServer() as other:
+            providers = [entry(server, label="here"), entry(other, label="there")]
+            result = benchmark(providers, "Hi")
+            assert len(server.requests) == len(other.requests) == 5
+        assert [each.label for each in result.providers] == ["here", "there"]
+        assert [each.provider for each in result.providers] == ["openai", "openai"]
+        assert "label" in providers[0]
+
     @pytest.mark.parametrize(
         ("providers", "arguments", "complaint"),
         [
@@ -109,7 +126,10 @@ class TestBenchmark:
             (5, {}, "needs a list of providers"),
             ([{"model": "m"}], {}, '"provider"'),
             ([{"provider": "openai", "prompt": "x"}], {}, "cannot have 'prompt'"),
-            (["openai", "openai"], {}, "there twice"),
+            (["openai", "openai"], {}, 'there twice; give each a "model" or a "label"'),
+            ([{"provider": "openai", "label": "x"}] * 2, {}, "x is there twice"),
+            ([{"provider": "openai", "label": 5}], {}, "a label is a text, not 5"),
+            ([{"provider": "openai", "label": " "}], {}, "a label is a text"),
             (["openai", "opnai"], {}, "opnai"),
             ([5], {}, "provider"),
             (["openai"], {"fallback": "gemini"}, "takes no fallback"),

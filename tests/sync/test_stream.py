@@ -352,6 +352,27 @@ class TestMetrics:
         assert metrics.output_tokens_per_s is not None
         assert metrics.consumer_waited_s >= 0.035
 
+    def test_a_wait_under_way_counts(self, server: FakeServer, openai: Ask) -> None:
+        """Another thread sees how long the reader has been waiting, while it waits."""
+        server.script(say("one"), pause(3600))
+        answer = openai()
+        reading = threading.Thread(target=list, args=(answer,))
+        reading.start()
+        until(lambda: answer.metrics.deltas == 1)
+        before = answer.metrics.consumer_waited_s
+        until(lambda: answer.metrics.consumer_waited_s > before + 0.05)
+        answer.close()
+        reading.join()
+
+    def test_what_is_there_is_not_waited_for(self, server: FakeServer, openai: Ask) -> None:
+        """An answer that had come before it was read costs its reader no waiting."""
+        server.script(say("one two three"))
+        answer = openai()
+        assert answer._reader.thread is not None
+        answer._reader.thread.join(10)
+        assert answer.text() == "one two three"
+        assert answer.metrics.consumer_waited_s == 0.0
+
     def test_a_slow_reader_is_told_apart_from_a_slow_provider(
         self, server: FakeServer, openai: Ask
     ) -> None:

@@ -13,9 +13,9 @@ from llm_sse import (
     stream_with_count,
     stream_with_retry,
 )
-from llm_sse.errors import ConfigurationError
+from llm_sse.errors import ConfigurationError, StreamClosed
 from llm_sse.events import Resumed, TextDelta
-from llm_sse.testing import FakeServer, cut, say, status
+from llm_sse.testing import FakeServer, cut, pause, say, status
 from tests.helpers import locals_with
 
 _AT_ONCE = RetryPolicy(backoff_s=0.0)
@@ -117,6 +117,26 @@ class TestMeasureStream:
         """A stream that has not been read can be measured, too."""
         server.script(say("one two"))
         assert measure_stream(stream_sync("Hi", **fake)).deltas == 2
+
+    def test_refuses_what_was_closed(self, server: FakeServer, fake: dict[str, Any]) -> None:
+        """A stream that was left before its end has no figures of an answer."""
+        server.script(say("one two"), pause(3600))
+        stream = stream_sync("Hi", **fake)
+        next(stream)
+        stream.close()
+        with pytest.raises(StreamClosed, match="closed before its end"):
+            measure_stream(stream)
+
+    def test_a_stream_that_was_read_has_its_figures(
+        self, server: FakeServer, fake: dict[str, Any]
+    ) -> None:
+        """Whoever reads it, wholly or in part: all of it is measured, once it has ended."""
+        server.script(say("one two"))
+        stream = stream_sync("Hi", **fake)
+        next(stream)
+        metrics = measure_stream(stream)
+        assert metrics.deltas == 2
+        assert measure_stream(stream) == metrics
 
     def test_its_frame_holds_no_key(self, server: FakeServer, fake: dict[str, Any]) -> None:
         """The error of the stream that it opened shows its arguments to nobody."""
