@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import statistics
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from .figures import Results
+from .machine import busy, machine
 from .plan import BUFFERS, SWITCH_INTERVAL_S
 from .soak_report import table
 from .stage_names import STAGES
@@ -19,7 +17,6 @@ __all__ = [
     "PARTS",
     "costs",
     "described",
-    "machine",
     "ratios",
     "stage_tables",
     "tables",
@@ -30,8 +27,6 @@ __all__ = [
 #: What `tables` returns, and the page has marks for.
 PARTS = ("machine", "targets", "ratios", "costs", "stages", "details")
 
-#: Up to which load at the start a machine is called quiet.
-_QUIET_LOAD = 1.0
 #: What the part `stages` tells, and the details do not.
 _APART = ("stages", *(f"buffer {size}" for size in BUFFERS))
 
@@ -113,37 +108,6 @@ _DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
         ),
     ),
 }
-
-
-def machine(versions: Mapping[str, str]) -> str:
-    """Say on what the run was made, in one line."""
-    packages = ", ".join(f"{name} {version}" for name, version in sorted(versions.items()))
-    return (
-        f"Python {platform.python_version()}, {platform.system()}, {_processor()}, "
-        f"{os.cpu_count()} cores; {packages}"
-    )
-
-
-def _busy(results: Results, at_start: float | None) -> str:
-    """Say how busy the machine was, in a sentence; at the start that is others' work alone."""
-    if at_start is None:
-        return "The machine does not say how busy it was."
-    how = "quiet" if at_start <= _QUIET_LOAD else "**busy with other work**"
-    loads = [sample.load for sample in results.samples if sample.load is not None] or [at_start]
-    return (
-        f"The machine was {how}: its load was {at_start:.1f} at the start, and, this run's own "
-        f"included, {statistics.median(loads):.1f} in the median before a measurement and "
-        f"{max(loads):.1f} at most."
-    )
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text("utf-8").splitlines()
-    except OSError:
-        return platform.machine()
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def ratios(results: Results) -> str:
@@ -289,7 +253,7 @@ def tables(
     rounds = 1 + max((sample.round for sample in results.samples), default=-1)
     made = (
         f"Measured in one run of {took_s / 60:.1f} minutes, {rounds} rounds: {machine(versions)}. "
-        f"{_busy(results, load)}"
+        f"{busy(results, load)}"
     )
     details = "\n\n".join(f"### {title}\n\n{body}" for title, body in described(results))
     faults = "\n".join(f"* {fault}" for fault in results.faults())

@@ -310,12 +310,16 @@ class TestMachine:
 
     def test_says_which_llm_sse_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The version is there, and the commit where there is one."""
-        assert run.check_installed([find("llm-sse")]) == {"llm-sse": run.own_version()}
+
+        def git(*args: object, **options: object) -> subprocess.CompletedProcess[str]:
+            return subprocess.CompletedProcess([], 0, "0123456789ab+\n")
 
         def no_git(*args: object, **options: object) -> None:
             raise FileNotFoundError("git")
 
-        assert run.own_version().startswith(f"{__version__} (")
+        assert run.check_installed([find("llm-sse")]) == {"llm-sse": run.own_version()}
+        monkeypatch.setattr(subprocess, "run", git)
+        assert run.own_version() == f"{__version__} (0123456789ab+)"
         monkeypatch.setattr(subprocess, "run", no_git)
         assert run.own_version() == __version__
 
