@@ -243,7 +243,7 @@ class Channel(Generic[T]):
                     events.not_full.notify()
             while True:
                 with events.mutex:
-                    if self._has_news():
+                    if self.has_news():
                         return self._take()
                     self._awaited = True
                 self._bell.acquire(timeout=self._longest_wait_s(deadline))
@@ -292,7 +292,8 @@ class Channel(Generic[T]):
             raise ChannelTimeout
         return min(longest_s, left_s)
 
-    def _has_news(self) -> bool:
+    def has_news(self) -> bool:
+        """Whether `get` has something to return, or to raise, without waiting."""
         return bool(self._queue.queue) or self._ended or self.closed or self._start_is_news
 
     def _only_reader(self, call: object) -> None:

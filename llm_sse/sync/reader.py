@@ -353,10 +353,8 @@ class Reader:
         Raises:
             ChannelTimeout: Nothing came within `wait_s`.
         """
-        try:
-            return self.channel.get(0)
-        except ChannelTimeout:
-            pass
+        if self.channel.has_news():
+            return self.channel.get()
         waited_s, begun = self._waiting[0], time.monotonic()
         self._waiting = (waited_s, begun)
         try:
