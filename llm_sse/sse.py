@@ -48,6 +48,7 @@ _MAX_IGNORED_BYTES: Final = 64 * 1024
 _BOM: Final = b"\xef\xbb\xbf"
 #: What a line of data has beside what it adds to the event: `data: `, but for the line break.
 _DATA_LINE_BYTES: Final = 5
+_MAX_KNOWN_BYTES: Final = 64
 
 
 class ServerSentEvent(Struct, frozen=True):
@@ -95,6 +96,9 @@ class SSEDecoder:
         self._only: bytes | None = None
         self._data = bytearray()
         self._event = ""
+        #: The last line with an event's type, and that type; not where it is very long.
+        self._known_line = b"event: message"
+        self._known_event = "message"
         self._id = ""
         self._failure: ProtocolError | None = None
 
@@ -111,22 +115,14 @@ class SSEDecoder:
             chunk = self._trimmed(chunk)
         if not chunk:
             return []
-        lines = chunk.splitlines()
-        last_byte = chunk[-1]
+        lines, rest = self._lines(chunk)
         events: list[ServerSentEvent] = []
-        if last_byte in b"\r\n":
-            self._after_cr = last_byte == 0x0D
-            rest = b""
-        else:
-            rest = lines.pop()
-        if self._line and lines:
-            self._line += lines[0]
-            lines[0] = bytes(self._line)
-            self._line.clear()
         try:
             for line in lines:
                 if line.startswith(b"data: "):  # first, for it is nearly every line there is
                     self._add_data(line[6:])
+                elif line == self._known_line and not (self._only or self._data):
+                    self._event = self._known_event  # the events of a format have few types
                 elif line:
                     self._field(line)
                 else:
@@ -161,6 +157,21 @@ class SSEDecoder:
         self._reset()
         return events
 
+    def _lines(self, chunk: bytes) -> tuple[list[bytes], bytes]:
+        """Return the lines that are whole now, and what there is of the next one."""
+        lines = chunk.splitlines()
+        last_byte = chunk[-1]
+        rest = b""
+        if last_byte in b"\r\n":
+            self._after_cr = last_byte == 0x0D
+        else:
+            rest = lines.pop()
+        if self._line and lines:
+            self._line += lines[0]
+            lines[0] = bytes(self._line)
+            self._line.clear()
+        return lines, rest
+
     def _trimmed(self, chunk: bytes) -> bytes:
         """Remove what belongs to the bytes before: a BOM's rest, or the LF of a CRLF."""
         if self._at_start:
@@ -191,6 +202,8 @@ class SSEDecoder:
             self._add_data(value)
         elif name == b"event":
             self._event = value.decode("utf-8", "replace")
+            if len(line) <= _MAX_KNOWN_BYTES:
+                self._known_line, self._known_event = line, self._event
         elif name == b"id":
             if b"\0" not in value:
                 self._id = value.decode("utf-8", "replace")
@@ -268,17 +281,17 @@ def encode_sse(
         if isinstance(retry_ms, bool) or not isinstance(retry_ms, int) or retry_ms < 0:
             raise ConfigurationError(f"retry_ms must be a whole number from 0 on, not {retry_ms!r}")
         lines.append(f"retry: {retry_ms}\n")
-    lines += [f"data: {line}\n" for line in _lines(data)]
+    lines += [f"data: {line}\n" for line in _data_lines(data)]
     lines.append("\n")
     return "".join(lines).encode("utf-8", "replace")
 
 
 def encode_comment(text: str = "") -> bytes:
     """Encode a comment, which clients ignore: it keeps a connection busy, or shows it open."""
-    return ("".join(f": {line}\n" for line in _lines(text)) + "\n").encode("utf-8", "replace")
+    return ("".join(f": {line}\n" for line in _data_lines(text)) + "\n").encode("utf-8", "replace")
 
 
-def _lines(text: str) -> list[str]:
+def _data_lines(text: str) -> list[str]:
     return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
 
 

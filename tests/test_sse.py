@@ -346,6 +346,18 @@ class TestSSEDecoder:
         for _ in range(3):
             assert decoder.feed(b"data:" + b"x" * 49 + b"\n\n") == [ServerSentEvent("x" * 49)]
 
+    def test_the_same_type_again_and_again(self) -> None:
+        """A type counts for its own event, also where it is the one of the event before."""
+        decoder = SSEDecoder()
+        lines = b"event: a\ndata: 1\n\nevent: a\ndata: 2\n\ndata: 3\n\nevent: b\ndata: 4\n\n"
+        told = [(sse.event, sse.data) for sse in decoder.feed(lines + lines)]
+        assert told == [("a", "1"), ("a", "2"), ("message", "3"), ("b", "4")] * 2
+        long = b"event: " + b"x" * 100 + b"\ndata: 1\n\n"
+        assert [sse.event for sse in decoder.feed(long * 2)] == ["x" * 100] * 2
+        assert decoder.feed(b"event: message\nevent: a\ndata: 1\n\n")[0].event == "a"
+        assert decoder.feed(b"event: a\nevent: message\ndata: 1\n\n")[0].event == "message"
+        assert decoder.feed(b"data: 1\nevent: message\n\n")[0].event == "message"
+
     @pytest.mark.parametrize("name", [b"data: ", b"data:", b"event: ", b"id:", b": ", b"other: "])
     def test_what_is_too_large_is_so_however_it_is_cut(self, name: bytes) -> None:
         """A line at the limit passes whole and in two pieces, or does not in either."""
