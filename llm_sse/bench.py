@@ -20,10 +20,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-__all__ = ["as_csv", "check_plot", "draw", "figure_of", "print_result", "progress"]
+__all__ = ["INTERRUPTED", "as_csv", "check_plot", "draw", "figure_of", "print_result", "progress"]
 
 _MARK = f"* fewer than {MIN_RUNS} runs: no figures to compare by"
-_INTERRUPTED = "interrupted before all runs were made"
+#: What is said of a result that is not whole.
+INTERRUPTED = "interrupted before all runs were made"
 
 #: The columns of the table: a title, which spread it shows, and by what its unit multiplies it.
 _COLUMNS = (
@@ -105,7 +106,7 @@ def print_result(result: Benchmark, clean: Callable[[str], str]) -> None:
     if not all(provider.enough for provider in result.providers):
         console.print(_MARK)
     if result.interrupted:
-        console.print(_INTERRUPTED)
+        console.print(INTERRUPTED)
 
 
 def _cell(spread: Spread | None, factor: float) -> str:
@@ -202,7 +203,7 @@ def figure_of(result: Benchmark) -> Figure:
     _draw_gaps(right, marked)
     right.set_title("gaps, all runs together")
     marks = [] if all(provider.enough for provider in result.providers) else [_MARK]
-    marks += [_INTERRUPTED] if result.interrupted else []
+    marks += [INTERRUPTED] if result.interrupted else []
     if marks:
         figure.supxlabel("; ".join(marks), fontsize="small")
     return figure

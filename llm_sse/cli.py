@@ -18,8 +18,8 @@ import msgspec
 import requests
 
 from ._version import __version__
+from .bench import INTERRUPTED, check_plot, draw, print_result, progress
 from .bench import as_csv as csv_of
-from .bench import check_plot, draw, print_result, progress
 from .chat import redact_url
 from .completion import Completion
 from .errors import (
@@ -415,7 +415,7 @@ def bench(
     if plot is not None:
         draw(result, plot)
     if result.interrupted:  # what there is was paid for, and is shown
-        _note("interrupted before all runs were made")
+        _note(INTERRUPTED)
         sys.exit(_INTERRUPTED)
     if not any(provider.runs for provider in result.providers):
         sys.exit(1)

@@ -827,8 +827,7 @@ def _wire(fields: dict[str, Any]) -> bytes:
     return encode_sse(msgspec.json.encode(fields).decode(), event=fields["type"])
 
 
-#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
-#: provider keeps alive is better than a dated name.
+#: The vendor's own row.
 ROW = Anthropic(
     "anthropic",
     base_url="https://api.anthropic.com",

@@ -942,8 +942,7 @@ class _Encoder:
         return encode_sse(msgspec.json.encode(response).decode())
 
 
-#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
-#: provider keeps alive is better than a dated name.
+#: The vendor's own row.
 ROW = Gemini(
     "gemini",
     telemetry_name="gcp.gemini",

@@ -650,8 +650,7 @@ class _Encoder:
         return encode_ndjson(msgspec.json.encode(response))
 
 
-#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
-#: provider keeps alive is better than a dated name.
+#: The vendor's own row.
 ROW = Ollama(
     "ollama",
     base_url="http://127.0.0.1:11434",

@@ -942,8 +942,7 @@ class _Encoder:
         return encode_sse(msgspec.json.encode(chunk).decode())
 
 
-#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
-#: provider keeps alive is better than a dated name.
+#: The vendor's own row.
 ROW = OpenAI(
     "openai",
     base_url="https://api.openai.com/v1",

@@ -32,7 +32,8 @@ __all__ = [
 _GROUP = "llm_sse.providers"
 
 #: The module that holds a format and its first row, by the row's name, in the order in which they
-#: are listed to people.
+#: are listed to people. A default model is written in a row and nowhere else; an alias that its
+#: provider keeps alive is better than a dated name.
 _HOMES = {
     "openai": ".openai",
     "openai-responses": ".responses",

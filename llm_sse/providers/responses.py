@@ -1067,8 +1067,7 @@ def _usages(response: dict[str, Any]) -> list[Usage]:
     ]
 
 
-#: The vendor's own row. A default model is written in a row and nowhere else; an alias that its
-#: provider keeps alive is better than a dated name.
+#: The vendor's own row.
 ROW = Responses(
     "openai-responses",
     telemetry_name="openai",

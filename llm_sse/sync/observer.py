@@ -99,7 +99,7 @@ def set_observer(new: Observer | None) -> None:
 
 def observation_of(provider: Provider, chat: ChatRequest, base_url: str) -> Observation | None:
     """Return what is to be told of a stream that is being opened, if anybody observes."""
-    watcher = _observer
+    watcher = observer()
     if watcher is None:
         return None
     return _tell(lambda: watcher.called(provider, chat, base_url))

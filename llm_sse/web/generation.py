@@ -57,7 +57,6 @@ class Generation:
         self._started = threading.Event()
         self._failure: BaseException | None = None
         self._finished = False
-        self._told = 0
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
         try:
             start_pump(stream, self._channel, on_thread_end)
@@ -139,7 +138,6 @@ class Generation:
 
     def _append(self, written: bytes, *, last: bool = False) -> None:
         events = [one + b"\n\n" for one in written.split(b"\n\n")[:-1]]
-        self._told += len(events)
         if events:
             self._writer.append(events, last=last)
 

@@ -173,16 +173,22 @@ def browsing(browser: Chromium) -> Iterator[Chromium]:
     browser.open("about:blank")
 
 
+def _two_tabs(browsing: Chromium, site: Site, provider: Provider) -> tuple[Tab, Tab]:
+    """Open a tab at each proxy, one after the other; both have three words then."""
+    provider.allow(3)
+    first = Tab(browsing, site.proxies[0])
+    browsing.wait(lambda: first.got(3))
+    second = Tab(browsing, site.proxies[1], second=True)
+    browsing.wait(lambda: second.got(3))
+    return first, second
+
+
 class TestEventSource:
     def test_comes_back_by_itself_and_misses_nothing(
         self, browsing: Chromium, site: Site, provider: Provider, tmp_path: Path
     ) -> None:
         """Two tabs are dropped in mid-answer, and have every word once; then they ask no more."""
-        provider.allow(3)
-        first = Tab(browsing, site.proxies[0])
-        browsing.wait(lambda: first.got(3))
-        second = Tab(browsing, site.proxies[1], second=True)
-        browsing.wait(lambda: second.got(3))
+        first, second = _two_tabs(browsing, site, provider)
         site.drop()
         provider.allow(3)
         browsing.wait(lambda: first.got(6) and second.got(6))
@@ -201,11 +207,7 @@ class TestEventSource:
         self, browsing: Chromium, workers: Workers, provider: Provider, tmp_path: Path
     ) -> None:
         """Both tabs, also that of another worker, end with an error after the words that came."""
-        provider.allow(3)
-        first = Tab(browsing, workers.proxies[0])
-        browsing.wait(lambda: first.got(3))
-        second = Tab(browsing, workers.proxies[1], second=True)
-        browsing.wait(lambda: second.got(3))
+        first, second = _two_tabs(browsing, workers, provider)
         workers.proxies[0].target = workers.workers[1].address
         workers.workers[0].kill()
         for tab in (first, second):

@@ -85,9 +85,30 @@ def serve(server: FakeServer) -> Iterator[Serve]:
         process.communicate()
 
 
-def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
+def _connection(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
     address = urlsplit(vars(process)["url"])
-    connection = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+    return http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
+
+
+def _ask_for_all(process: subprocess.Popen[str]) -> http.client.HTTPConnection:
+    """Ask for a whole answer, as OpenAI's clients do; return where it will come."""
+    connection = _connection(process)
+    asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
+    kind = {"Content-Type": "application/json"}
+    connection.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+    return connection
+
+
+def _answers(process: subprocess.Popen[str]) -> bool:
+    """Whether there is a place for a question, which is asked and answered."""
+    answer = _get(process, "/stream?prompt=Hi")
+    answer.read()
+    _close(answer)
+    return bool(answer.status == 200)
+
+
+def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
+    connection = _connection(process)
     connection.request("GET", path, headers={"Sec-Fetch-Site": "none", **headers})
     response = connection.getresponse()
     vars(response)["connection"] = connection
@@ -218,12 +239,7 @@ class TestEnding:
         """Who waits for all of it is told that it broke off, and not that the site is broken."""
         server.script(say("one"), stall())
         process = serve()
-        address = urlsplit(vars(process)["url"])
-        client = http.client.HTTPConnection(str(address.hostname), address.port, timeout=20)
-        asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
-        kind = {"Content-Type": "application/json"}
-        with closing(client):
-            client.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+        with closing(_ask_for_all(process)) as client:
             until(lambda: server.requests)
             process.send_signal(signal.SIGTERM)
             answer = client.getresponse()
@@ -245,14 +261,7 @@ class TestEnding:
         _close(answer)
         until(server.requests[0].ended.is_set)
         server.script(say("two"))
-
-        def answered() -> bool:
-            again = _get(process, "/stream?prompt=Hi")
-            again.read()
-            _close(again)
-            return bool(again.status == 200)
-
-        until(answered)
+        until(lambda: _answers(process))
 
     @pytest.mark.skipif(not _CHILDREN.exists(), reason="the system does not list children")
     def test_it_is_one_process(self, serve: Serve, server: FakeServer) -> None:
@@ -331,23 +340,12 @@ class TestConnections:
         """Nothing is written before it is there; the place is free again all the same."""
         server.script(say("one"), stall())
         process = serve("--max-streams", "1")
-        address = urlsplit(vars(process)["url"])
-        asked = {"model": "openai", "messages": [{"role": "user", "content": "Hi"}]}
-        with closing(http.client.HTTPConnection(str(address.hostname), address.port)) as client:
-            kind = {"Content-Type": "application/json"}
-            client.request("POST", "/v1/chat/completions", json.dumps(asked), kind)
+        with closing(_ask_for_all(process)):
             until(lambda: server.requests)
         until(server.requests[0].ended.is_set)
         assert server.requests[0].outcome == "disconnected"
         server.script(say("two"))
-
-        def answered() -> bool:
-            again = _get(process, "/stream?prompt=Hi")
-            again.read()
-            _close(again)
-            return bool(again.status == 200)
-
-        until(answered)
+        until(lambda: _answers(process))
 
 
 class TestSecrets:
