@@ -6,6 +6,7 @@ import sys
 import pytest
 
 import llm_sse
+import llm_sse.providers
 from llm_sse import stream_sync
 from llm_sse.testing import FakeServer
 
@@ -64,5 +65,14 @@ def test_importing_is_light() -> None:
 
 def test_a_name_that_is_not_there() -> None:
     """A name that the package does not have is an AttributeError, as everywhere."""
-    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
-        llm_sse.nothing  # noqa: B018
+    for module in (llm_sse, llm_sse.providers):
+        with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+            module.nothing  # noqa: B018
+
+
+def test_formats_are_listed_and_found() -> None:
+    """A format's class is a name of the package, although it is imported when it is asked for."""
+    names = {"Anthropic", "Gemini", "Ollama", "OpenAI", "Responses", "View"}
+    assert names <= {*dir(llm_sse.providers)}
+    for name in names:
+        assert issubclass(getattr(llm_sse.providers, name), llm_sse.providers.Provider)

@@ -158,6 +158,17 @@ class TestRows:
 
 
 class TestRow:
+    def test_a_row_like_another(self) -> None:
+        """`replace` gives a row with other fields, checked like a new one; the old one stays."""
+        row = OpenAI("acme", base_url="https://host/v1", model="big")
+        other = row.replace(name="acme-2", query="api-version=1")
+        assert (other.name, other.model, other.query) == ("acme-2", "big", "api-version=1")
+        assert (type(other), row.name, row.query) == (OpenAI, "acme", "")
+        with pytest.raises(ConfigurationError, match="has no field 'modle'; it has name, base_url"):
+            row.replace(modle="x")
+        with pytest.raises(ConfigurationError, match="model must be a str"):
+            row.replace(model=1)
+
     def test_only_the_name_must_be_there(self) -> None:
         """What can follow from the name does."""
         row = OpenAI("my-gate.2")

@@ -24,7 +24,9 @@ from click.testing import CliRunner
 
 from llm_sse.cli import cli
 from llm_sse.testing import FakeServer, cut, say, stall, status
+from llm_sse.web.app import Site, Target
 from llm_sse.web.serve import listen
+from llm_sse.web.serve import serve as run_server
 from tests.helpers import until
 
 _TOKEN = "a-token-of-a-good-length"
@@ -244,6 +246,22 @@ class TestEnding:
             process.send_signal(signal.SIGTERM)
             answer = client.getresponse()
             assert (answer.status, json.load(answer)["error"]["code"]) == (503, "incomplete")
+
+    def test_the_interpreter_is_left_as_it_was(self) -> None:
+        """While it serves, threads ask for the interpreter less often; and not any longer."""
+        before, seen = sys.getswitchinterval(), []
+        handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+
+        def ready() -> None:
+            seen.append(sys.getswitchinterval())
+            raise KeyboardInterrupt
+
+        site = Site([Target(name="any", model="any", arguments={"api_key": "any"})])
+        with listen("127.0.0.1", 0) as listener:
+            run_server(site, listener, ready)
+        assert seen == [pytest.approx(0.1)]
+        assert sys.getswitchinterval() == before
+        assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
 
     @pytest.mark.parametrize("script", [[say("one")], []])
     def test_a_reader_who_leaves_ends_the_providers_stream(
