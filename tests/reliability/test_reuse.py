@@ -14,9 +14,10 @@ from llm_sse.testing import FakeServer, finish, say, stall
 from tests.helpers import until
 from tests.reliability.asking import ask
 from tests.sync.bodies import END, ONE, ask_openai
-from tests.wire import Connection, WireServer, stream
+from tests.wire import Connection, WireServer, head
 
 THREADS = 100
+LAST_CHUNK = b"0\r\n\r\n"
 TEXT = "one two three four five six seven eight nine ten"
 
 
@@ -58,16 +59,27 @@ class TestReuse:
         assert ask(server).text() == "two"
         assert [recorded.connection for recorded in server.requests] == [1, 2]
 
-    def test_what_follows_an_answers_end_costs_its_connection_only(self) -> None:
-        """Bytes that nobody asked for are no part of any answer."""
+    @pytest.mark.parametrize("together", [True, False], ids=["at once", "a moment later"])
+    def test_what_follows_an_answers_end_costs_its_connection_only(self, together: bool) -> None:
+        """Bytes that nobody asked for are no part of any answer.
+
+        They are here before the next request is made: after it, nothing could tell them from its
+        answer.
+        """
+        more = b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n"
+        said = threading.Semaphore(0)
 
         def says_more(connection: Connection) -> None:
-            stream([ONE, END])(connection)
-            connection.send(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+            connection.send(head(framing="chunked"))
+            connection.chunk(ONE + END)
+            for data in [LAST_CHUNK + more] if together else [LAST_CHUNK, more]:
+                connection.send(data)
+            said.release()
 
         with WireServer(says_more) as server:
             for _ in range(3):
                 assert ask_openai(server.url).text() == "one"
+                assert said.acquire(timeout=30)
             assert server.connections == 3
 
 
