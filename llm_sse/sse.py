@@ -117,16 +117,30 @@ class SSEDecoder:
             return []
         lines, rest = self._lines(chunk)
         events: list[ServerSentEvent] = []
+        only, data, longest = self._only, self._data, self.max_event_bytes + _DATA_LINE_BYTES
         try:
             for line in lines:
-                if line.startswith(b"data: "):  # first, for it is nearly every line there is
-                    self._add_data(line[6:])
-                elif line == self._known_line and not (self._only or self._data):
-                    self._event = self._known_event  # the events of a format have few types
-                elif line:
-                    self._field(line)
+                # First what nearly every event is: one line of data, perhaps after one of few types.
+                if line.startswith(b"data: ") and only is None and not data:
+                    if len(line) > longest:
+                        self._check_size(len(line) - _DATA_LINE_BYTES)
+                    only = line[6:]
+                elif only is not None and not line:
+                    text = only.decode("utf-8", "replace")
+                    events.append(ServerSentEvent(text, self._event or "message", self._id))
+                    self.last_event_id = self._id
+                    self._event = ""
+                    only = None
+                elif line == self._known_line and only is None and not data:
+                    self._event = self._known_event
                 else:
-                    self._dispatch(events)
+                    self._only = only
+                    if line:
+                        self._field(line)
+                    else:
+                        self._dispatch(events)
+                    only = self._only
+            self._only = only
             if rest:
                 self._line += rest
                 self._check_size(len(self._line) - _DATA_LINE_BYTES)
@@ -216,8 +230,6 @@ class SSEDecoder:
     def _add_data(self, value: bytes) -> None:
         if self._only is None and not self._data:
             self._only = value
-            if len(value) >= self.max_event_bytes:
-                self._check_size(0)
             return
         if self._only is not None:
             self._data += self._only
@@ -225,7 +237,6 @@ class SSEDecoder:
             self._only = None
         self._data += value
         self._data += b"\n"
-        self._check_size(0)
 
     def _dispatch(self, events: list[ServerSentEvent]) -> None:
         self.last_event_id = self._id
