@@ -63,7 +63,7 @@ FRAMEWORKS = {
 }
 
 #: The only modules that know requests and urllib3; each knows only those before it.
-HTTP = ("llm_sse.sync.connection", "llm_sse.sync.transport")
+HTTP = ("llm_sse.sync.connection", "llm_sse.sync.transport_errors", "llm_sse.sync.transport")
 
 #: Who may import requests at run time, beside these, and what for. Elsewhere in `sync` it may stand
 #: under `if TYPE_CHECKING:`.

@@ -268,11 +268,6 @@ class TestTLS:
                 thread.join(5)
                 assert not thread.is_alive()
 
-    def test_https_to_an_http_port_says_so(self, server: FakeServer) -> None:
-        """The usual mix-up is asked about, not a certificate."""
-        with pytest.raises(ConnectError, match="http:// server"):
-            ask_openai(server.url.replace("http:", "https:")).text()
-
     def test_verifies_certificates(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """A certificate of an unknown authority ends the attempt, for good."""
         monkeypatch.delenv("REQUESTS_CA_BUNDLE", raising=False)
