@@ -65,7 +65,7 @@ def fake_llm(
     from llm_sse.errors import ConfigurationError  # noqa: PLC0415
     from llm_sse.providers import find_provider, provider_names  # noqa: PLC0415
     from llm_sse.sync import ask  # noqa: PLC0415
-    from llm_sse.sync.transport import shared_session  # noqa: PLC0415
+    from llm_sse.sync.connection import shared_session  # noqa: PLC0415
     from llm_sse.testing import FakeServer  # noqa: PLC0415
 
     with FakeServer(**_settings(request.node)) as server:

@@ -13,8 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
+from llm_sse.sync.connection import shared_session
 from llm_sse.sync.reader import Reader
-from llm_sse.sync.transport import shared_session
 
 from . import soak_check
 from .soak_client import Listener

@@ -12,8 +12,8 @@ from contextlib import suppress
 import pytest
 
 from llm_sse.providers import PROVIDERS
+from llm_sse.sync.connection import shared_session
 from llm_sse.sync.observer import set_observer
-from llm_sse.sync.transport import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import FORMATS
 

@@ -62,8 +62,11 @@ FRAMEWORKS = {
     "matplotlib": {"llm_sse.bench"},
 }
 
-#: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
-#: may stand under `if TYPE_CHECKING:`.
+#: The only modules that know requests and urllib3; each knows only those before it.
+HTTP = ("llm_sse.sync.connection", "llm_sse.sync.transport_errors", "llm_sse.sync.transport")
+
+#: Who may import requests at run time, beside these, and what for. Elsewhere in `sync` it may stand
+#: under `if TYPE_CHECKING:`.
 REQUESTS_EXCEPTIONS = {
     "llm_sse.sync.ask": "isinstance(session, requests.Session)",
     "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
@@ -177,7 +180,7 @@ def imports_the_world(module: Module) -> Iterator[str]:
 
 
 def imports_a_library_of_others(module: Module) -> Iterator[str]:
-    """Find requests and urllib3 outside the transport, any other library outside its own file."""
+    """Find requests and urllib3 outside `HTTP`, any other library outside its own file."""
     for found in module.imports:
         where = f"{module.name}:{found.line} imports {found.target}"
         if module.name not in FRAMEWORKS.get(found.top, {module.name}):
@@ -186,11 +189,11 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
             yield where
         if found.top == "rich" and module.part not in ("cli", "bench"):
             yield where
-        if found.top == "urllib3" and module.name != "llm_sse.sync.transport":
+        if found.top == "urllib3" and module.name not in HTTP:
             yield where
         if (
             found.top == "requests"
-            and module.name != "llm_sse.sync.transport"
+            and module.name not in HTTP
             and module.name not in REQUESTS_EXCEPTIONS
             and not (found.typing_only and module.part == "sync")
         ):
@@ -198,8 +201,8 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
 
 
 def uses_more_than_the_session(module: Module) -> Iterator[str]:
-    """Find anything that is done with requests outside the transport but to name its Session."""
-    if module.name == "llm_sse.sync.transport":
+    """Find anything that is done with requests elsewhere but to name its Session."""
+    if module.name in HTTP:
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "requests":
@@ -210,6 +213,16 @@ def uses_more_than_the_session(module: Module) -> Iterator[str]:
                 yield f"{module.name}:{node.lineno} makes a requests.Session"
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("requests"):
             yield f"{module.name}:{node.lineno} imports from requests"
+
+
+def imports_a_later_http_module(module: Module) -> Iterator[str]:
+    """Find connections that know what is sent over them."""
+    if module.name not in HTTP:
+        return
+    later = HTTP[HTTP.index(module.name) :]
+    for found in module.imports:
+        if found.target in later:
+            yield f"{module.name}:{found.line} imports {found.target}"
 
 
 def imports_upwards(module: Module) -> Iterator[str]:
@@ -296,6 +309,7 @@ LAWS = [
     imports_the_world,
     imports_a_library_of_others,
     uses_more_than_the_session,
+    imports_a_later_http_module,
     imports_upwards,
     imports_a_sibling,
     compares_a_provider,
@@ -330,6 +344,7 @@ class TestPackage:
         assert MODULES.keys() >= STILL_OF_WEB
         assert MODULES["llm_sse.sse"].is_core
         assert MODULES["llm_sse.providers.base"].is_core
+        assert MODULES.keys() >= set(HTTP)
         assert not MODULES["llm_sse.sync.transport"].is_core
 
     @pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
@@ -372,6 +387,7 @@ class TestLaws:
             (uses_more_than_the_session, "llm_sse.sync.ask", "x = requests.Session()"),
             (uses_more_than_the_session, "llm_sse.sync.ask", "from requests import get"),
             (uses_more_than_the_session, "llm_sse.cli", "requests.post('x')"),
+            (imports_a_later_http_module, HTTP[0], "from .transport import send"),
             (imports_upwards, "llm_sse.errors", "from .events import Event"),
             (imports_upwards, "llm_sse.events", "from .errors import StreamError"),
             (imports_upwards, "llm_sse.chat", "from .events import Event"),
@@ -410,7 +426,8 @@ class TestLaws:
     @pytest.mark.parametrize(
         ("name", "source"),
         [
-            ("llm_sse.sync.transport", "import requests, urllib3, socket, time"),
+            ("llm_sse.sync.connection", "import requests, urllib3, socket, time"),
+            ("llm_sse.sync.transport", "import urllib3\nfrom .connection import Call"),
             ("llm_sse.sync.reader", "if TYPE_CHECKING:\n    import requests"),
             ("llm_sse.sync.ask", "import requests\nx = isinstance(s, requests.Session)"),
             ("llm_sse.testing.server", "from http.server import HTTPServer\nimport threading"),

@@ -31,7 +31,7 @@ from llm_sse.errors import (
 )
 from llm_sse.events import Finish, StreamStart, TextDelta
 from llm_sse.providers import PROVIDERS
-from llm_sse.sync.transport import shared_session
+from llm_sse.sync.connection import shared_session
 from llm_sse.testing import FakeServer
 from tests.helpers import until
 from tests.reliability.conftest import machine_late_s

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from llm_sse.sync.transport import shared_session
+from llm_sse.sync.connection import shared_session
 from llm_sse.testing import FakeServer, finish, say, stall
 from tests.helpers import until
 from tests.reliability.asking import ask

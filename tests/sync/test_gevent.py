@@ -12,7 +12,7 @@ _ROOT = Path(__file__).parents[2]
 _PROGRAM = """
 import sys, warnings
 from llm_sse import stream_sync
-import llm_sse.sync.transport
+import llm_sse.sync.connection
 from gevent import monkey
 warnings.simplefilter("ignore")
 monkey.patch_all()
