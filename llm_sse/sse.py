@@ -117,30 +117,8 @@ class SSEDecoder:
             return []
         lines, rest = self._lines(chunk)
         events: list[ServerSentEvent] = []
-        only, data, longest = self._only, self._data, self.max_event_bytes + _DATA_LINE_BYTES
         try:
-            for line in lines:
-                # First what nearly every event is: one line of data, perhaps after one of few types.
-                if line.startswith(b"data: ") and only is None and not data:
-                    if len(line) > longest:
-                        self._check_size(len(line) - _DATA_LINE_BYTES)
-                    only = line[6:]
-                elif only is not None and not line:
-                    text = only.decode("utf-8", "replace")
-                    events.append(ServerSentEvent(text, self._event or "message", self._id))
-                    self.last_event_id = self._id
-                    self._event = ""
-                    only = None
-                elif line == self._known_line and only is None and not data:
-                    self._event = self._known_event
-                else:
-                    self._only = only
-                    if line:
-                        self._field(line)
-                    else:
-                        self._dispatch(events)
-                    only = self._only
-            self._only = only
+            self._take(lines, events)
             if rest:
                 self._line += rest
                 self._check_size(len(self._line) - _DATA_LINE_BYTES)
@@ -204,6 +182,35 @@ class SSEDecoder:
         self._at_start = False
         self._line.clear()
         return start[3:] if start.startswith(_BOM) else start
+
+    def _take(self, lines: list[bytes], events: list[ServerSentEvent]) -> None:
+        """Take lines; add the events that they complete.
+
+        Nearly every event is one line of data, perhaps after one with a type, of which there are
+        few: that much is done here, without a call.
+        """
+        only, data, longest = self._only, self._data, self.max_event_bytes + _DATA_LINE_BYTES
+        for line in lines:
+            if line.startswith(b"data: ") and only is None and not data:
+                if len(line) > longest:
+                    self._check_size(len(line) - _DATA_LINE_BYTES)
+                only = line[6:]
+            elif only is not None and not line:
+                text = only.decode("utf-8", "replace")
+                events.append(ServerSentEvent(text, self._event or "message", self._id))
+                self.last_event_id = self._id
+                self._event = ""
+                only = None
+            elif line == self._known_line and only is None and not data:
+                self._event = self._known_event
+            else:
+                self._only = only
+                if line:
+                    self._field(line)
+                else:
+                    self._dispatch(events)
+                only = self._only
+        self._only = only
 
     def _field(self, line: bytes) -> None:
         self._check_size(len(line) - _DATA_LINE_BYTES)
