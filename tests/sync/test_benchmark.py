@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from llm_sse import RetryPolicy, Timeouts, benchmark
+from llm_sse import RetryPolicy, benchmark
 from llm_sse.errors import ConfigurationError
 from llm_sse.spread import RunError
 from llm_sse.sync.benchmark import BenchmarkRun
 from llm_sse.testing import FakeServer, fail, say, status
-from tests.wire import Connection, WireServer
+from tests.wire import WireServer, stream
 
 
 def entry(server: FakeServer, provider: str = "openai", **more: Any) -> dict[str, Any]:
@@ -70,19 +70,14 @@ class TestBenchmark:
     def test_a_provider_that_always_fails(self, server: FakeServer) -> None:
         """Without any run there are no figures, and the others are measured all the same."""
         ended: list[BenchmarkRun] = []
-        with WireServer(Connection.wait_closed) as silent:
-            broken = entry(server, "anthropic", base_url=silent.url)
-            result = benchmark(
-                [broken, entry(server)],
-                "Hi",
-                on_run=ended.append,
-                timeouts=Timeouts(first_token_s=0.02),
-            )
+        with WireServer(stream([b"down"], status=500, framing="length")) as down:
+            broken = entry(server, "anthropic", base_url=down.url)
+            result = benchmark([broken, entry(server)], "Hi", on_run=ended.append)
         none, all_ = result.providers
         assert (none.first_token_s, none.runs, len(none.errors)) == (None, (), 5)
         assert none.gaps.total == 0
         assert isinstance(ended[0].error, RunError)
-        assert ended[0].error.error == "StreamTimeout"
+        assert ended[0].error.error == "ServerError"
         assert len(all_.runs) == 5
 
     def test_models_of_one_provider(self, server: FakeServer) -> None:
