@@ -91,7 +91,10 @@ _TWO_WAKE_UPS = (
     "nothing else, and the floor is that with one; what is above it is the stages' work, for one "
     "delta at a time. Reason: two threads are woken for each delta where one could be, and each "
     "has to be given the interpreter: that is the price of waits that have a deadline and can be "
-    "ended"
+    "ended. Weighed, and left: to let your thread read the network itself while it waits. It would "
+    "save one of the two, but then nobody reads while you are busy, so that the gaps in `metrics` "
+    "would be yours as well as the provider's; and what a signal raises in your thread could come "
+    "in the middle of an event, and lose it"
 )
 _IMPORTED = (
     "Tried, and kept: a provider is imported when it is first asked for, and so is what few need. "
