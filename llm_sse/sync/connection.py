@@ -29,6 +29,7 @@ import urllib3
 from requests.adapters import HTTPAdapter
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context, resolve_cert_reqs
 
 from .._version import __version__
 
@@ -222,6 +223,7 @@ class _SecureConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
     def connect(self) -> None:
+        self._share_context()
         try:
             super().connect()
         except OSError as error:
@@ -231,6 +233,67 @@ class _SecureConnection(_Connection, HTTPSConnection):
                 if isinstance(unnamed, ssl.SSLSocket):
                     unnamed.close()
             raise
+
+    def _share_context(self) -> None:
+        """Take the context of everybody who trusts the same authorities.
+
+        Not where there is more to it: a certificate of the caller's own would be everybody's, and a
+        proxy that is itself spoken to over TLS takes its authorities from here.
+        """
+        verifies = resolve_cert_reqs(self.cert_reqs) == ssl.CERT_REQUIRED
+        proxy_over_tls = self.proxy is not None and self.proxy.scheme == "https"
+        if self.ssl_context or not verifies or self.cert_file or proxy_over_tls:
+            return
+        self.ssl_context = _shared.contexts.of(self.ca_certs, self.ca_cert_dir)
+        self.ca_certs = self.ca_cert_dir = None  # they are not to be read again
+
+
+class _Contexts:
+    """TLS contexts, one for each bundle of certificate authorities, for all threads.
+
+    urllib3 would make one for each connection: to read the usual bundle takes 20 ms, and what was
+    read 0.8 MB.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._made: dict[object, tuple[object, ssl.SSLContext]] = {}
+
+    def of(self, ca_certs: str | None, ca_cert_dir: str | None) -> ssl.SSLContext:
+        """Return the context for a bundle; a new one when the bundle is no longer what it was.
+
+        Raises:
+            urllib3.exceptions.SSLError: The bundle cannot be read.
+        """
+        where = ca_certs, ca_cert_dir
+        try:
+            with self._lock:
+                version = [_version(path) for path in where if path is not None]
+                made = self._made.get(where)
+                if made is None or made[0] != version:
+                    made = self._made[where] = version, _context(ca_certs, ca_cert_dir)
+                return made[1]
+        except OSError as error:
+            raise urllib3.exceptions.SSLError(error) from error
+
+
+def _version(path: str) -> tuple[int, int, int]:
+    """Return what changes when somebody writes or replaces a file."""
+    found = os.stat(path)
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _context(ca_certs: str | None, ca_cert_dir: str | None) -> ssl.SSLContext:
+    """Make a context as urllib3 does, which nobody changes from then on.
+
+    urllib3 sets the protocols again for every connection, while others may be made of the context:
+    OpenSSL allows only the latter.
+    """
+    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
+    context.load_verify_locations(ca_certs, ca_cert_dir)
+    context.set_alpn_protocols(ALPN_PROTOCOLS)
+    context.set_alpn_protocols = lambda alpn_protocols: None  # type: ignore[method-assign]
+    return context
 
 
 def _dial(connection: HTTPConnection, call: Call) -> socket.socket:
@@ -349,7 +412,7 @@ class _Session(requests.Session):
 
 
 class _Shared:
-    """The process's one session; a child of `fork` gets one of its own.
+    """The process's one session, and its TLS contexts; a child of `fork` gets its own.
 
     A child must neither write into its parent's connections nor wait for a lock that a thread of
     its parent holds. It keeps the parent's session, unused: to drop it would be to wait for the
@@ -367,6 +430,7 @@ class _Shared:
         self.lock = threading.Lock()
         self._parents.append(self.session)
         self.session = None
+        self.contexts = _Contexts()
 
 
 _shared = _Shared()

@@ -5,6 +5,7 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -246,6 +247,50 @@ class TestTLS:
         authority.cert_pem.write_to_path(str(bundle))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         assert ask_openai(url).text() == "one"
+
+    def test_a_bundle_is_read_once(
+        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Connections share what was read: the usual bundle takes 20 ms, and 0.8 MB."""
+        bundle = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(bundle))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        read: list[object] = []
+        load = ssl.SSLContext.load_verify_locations
+
+        def note(context: ssl.SSLContext, *where: Any) -> None:
+            read.append(where)
+            load(context, *where)
+
+        monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", note)
+        for _ in range(3):
+            assert ask_openai(url).text() == "one"
+            shared_session().close()  # and the connection with it
+        assert len(read) == 1
+
+    def test_a_bundle_that_was_replaced_is_read_again(
+        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A process that runs for long trusts whom its bundle names now."""
+        bundle = tmp_path / "ca.pem"
+        trustme.CA().cert_pem.write_to_path(str(bundle))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        with pytest.raises(ConnectError, match="REQUESTS_CA_BUNDLE"):
+            ask_openai(url).text()
+        bundle.unlink()
+        authority.cert_pem.write_to_path(str(bundle))
+        assert ask_openai(url).text() == "one"
+
+    def test_many_threads_may_make_the_first_connections(
+        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """They wait for one context, and all of them use it."""
+        bundle = tmp_path / "ca.pem"
+        authority.cert_pem.write_to_path(str(bundle))
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        with ThreadPoolExecutor(50) as pool:
+            texts = list(pool.map(lambda _: ask_openai(url).text(), range(200)))
+        assert texts == ["one"] * 200
 
     def test_a_handshake_that_hangs_is_a_connect_timeout(self) -> None:
         """connect_s holds for the TLS handshake, too."""
