@@ -24,7 +24,7 @@ WORLD = frozenset(
         *("multiprocessing", "importlib"),
     }
 )
-OUTER_OF_SYNC = ("web", "testing", "cli", "bench", "otel", "__main__")
+OUTER_OF_SYNC = ("web", "testing", "cli", "otel", "__main__")
 OUTER = ("sync", *OUTER_OF_SYNC)
 
 #: What of it the still core may touch, and what for.
@@ -59,14 +59,14 @@ FRAMEWORKS = {
     "asgiref": {"llm_sse.web.django"},
     "redis": {"llm_sse.web.redis"},
     "opentelemetry": {"llm_sse.otel"},
-    "matplotlib": {"llm_sse.bench"},
+    "matplotlib": {"llm_sse.cli.bench_plot"},
 }
 
 #: Who may import requests at run time, beside the transport, and what for. Elsewhere in `sync` it
 #: may stand under `if TYPE_CHECKING:`.
 REQUESTS_EXCEPTIONS = {
     "llm_sse.sync.ask": "isinstance(session, requests.Session)",
-    "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
+    "llm_sse.cli.targets": "a caller like any other, that passes a session of its own for the fake",
 }
 
 #: What the formats share, in `llm_sse.providers`; each of these knows only those before it.
@@ -182,9 +182,7 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
         where = f"{module.name}:{found.line} imports {found.target}"
         if module.name not in FRAMEWORKS.get(found.top, {module.name}):
             yield where
-        if found.top == "click" and module.part != "cli":
-            yield where
-        if found.top == "rich" and module.part not in ("cli", "bench"):
+        if found.top in ("click", "rich") and module.part != "cli":
             yield where
         if found.top == "urllib3" and module.name != "llm_sse.sync.transport":
             yield where
@@ -272,7 +270,7 @@ def imports_the_root(module: Module) -> Iterator[str]:
 
 def prints(module: Module) -> Iterator[str]:
     """Find output that nobody asked for."""
-    if module.name in ("llm_sse.cli", "llm_sse.sync.wrappers"):
+    if module.name in ("llm_sse.cli.extras", "llm_sse.sync.wrappers"):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
@@ -371,7 +369,7 @@ class TestLaws:
             (uses_more_than_the_session, "llm_sse.sync.ask", "requests.get('x')"),
             (uses_more_than_the_session, "llm_sse.sync.ask", "x = requests.Session()"),
             (uses_more_than_the_session, "llm_sse.sync.ask", "from requests import get"),
-            (uses_more_than_the_session, "llm_sse.cli", "requests.post('x')"),
+            (uses_more_than_the_session, "llm_sse.cli.targets", "requests.post('x')"),
             (imports_upwards, "llm_sse.errors", "from .events import Event"),
             (imports_upwards, "llm_sse.events", "from .errors import StreamError"),
             (imports_upwards, "llm_sse.chat", "from .events import Event"),
@@ -379,6 +377,7 @@ class TestLaws:
             (imports_upwards, "llm_sse.sse", "from .sync.channel import Channel"),
             (imports_upwards, "llm_sse.providers.openai", "from ..testing import FakeServer"),
             (imports_upwards, "llm_sse.metrics", "from .cli import main"),
+            (imports_upwards, "llm_sse.sync.ask", "from ..cli.targets import ready_rows"),
             (imports_upwards, "llm_sse.sync.stream", "from ..web.sse import respond"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .gemini import Gemini"),
             (imports_a_sibling, "llm_sse.providers.openai", "from . import PROVIDERS"),
@@ -387,18 +386,19 @@ class TestLaws:
             (imports_a_sibling, "llm_sse.providers.lenient", "from .base import Provider"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .responses_encoder import x"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .gateways import GATEWAYS"),
-            (compares_a_provider, "llm_sse.cli", "if name == 'openai': pass"),
-            (compares_a_provider, "llm_sse.cli", "if 'gemini' != name: pass"),
-            (compares_a_provider, "llm_sse.cli", "x = name in ('a', 'anthropic')"),
-            (compares_a_provider, "llm_sse.cli", "x = name not in frozenset({'anthropic'})"),
-            (compares_a_provider, "llm_sse.cli", "match name:\n    case 'openai': pass"),
-            (imports_the_root, "llm_sse.cli", "import llm_sse"),
-            (imports_the_root, "llm_sse.cli", "from llm_sse import stream_sync"),
-            (imports_the_root, "llm_sse.cli", "from . import sse"),
+            (compares_a_provider, "llm_sse.cli.ask", "if name == 'openai': pass"),
+            (compares_a_provider, "llm_sse.cli.ask", "if 'gemini' != name: pass"),
+            (compares_a_provider, "llm_sse.cli.ask", "x = name in ('a', 'anthropic')"),
+            (compares_a_provider, "llm_sse.cli.ask", "x = name not in frozenset({'anthropic'})"),
+            (compares_a_provider, "llm_sse.cli.ask", "match name:\n    case 'openai': pass"),
+            (imports_the_root, "llm_sse.cli.ask", "import llm_sse"),
+            (imports_the_root, "llm_sse.cli.ask", "from llm_sse import stream_sync"),
+            (imports_the_root, "llm_sse.cli.ask", "from .. import sse"),
             (imports_the_root, "llm_sse.sync.stream", "from .. import errors"),
             (prints, "llm_sse.sync.stream", "def f():\n    print('x')"),
-            (lacks_a_docstring, "llm_sse.cli", "import os"),
-            (lacks_a_docstring, "llm_sse.cli", ""),
+            (prints, "llm_sse.cli.answer", "print('x')"),
+            (lacks_a_docstring, "llm_sse.cli.ask", "import os"),
+            (lacks_a_docstring, "llm_sse.cli.ask", ""),
             (is_called_utils, "llm_sse.sync.utils", ""),
             (is_called_utils, "llm_sse._util", ""),
         ],
@@ -414,7 +414,9 @@ class TestLaws:
             ("llm_sse.sync.reader", "if TYPE_CHECKING:\n    import requests"),
             ("llm_sse.sync.ask", "import requests\nx = isinstance(s, requests.Session)"),
             ("llm_sse.testing.server", "from http.server import HTTPServer\nimport threading"),
-            ("llm_sse.cli", "import click, rich, requests\nfrom .sync.stream import x\nprint('x')"),
+            ("llm_sse.cli.targets", "import click, requests\nx = requests.Session()"),
+            ("llm_sse.cli.ask", "import click, rich, os\nfrom ..sync.stream import x"),
+            ("llm_sse.cli.extras", "print('x')"),
             ("llm_sse.web.body", "import asyncio, time\nfrom ..sync.stream import TokenStream"),
             ("llm_sse.web.flask", "from flask import Response"),
             ("llm_sse.chat", "from .errors import ConfigurationError"),
