@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -334,6 +335,16 @@ class TestPackage:
     def test_law(self, law: object) -> None:
         """No module of the package offends against the law."""
         assert [found for module in MODULES.values() for found in offences(law, module)] == []
+
+    def test_all_of_it_is_installed(self) -> None:
+        """No package is missing in the list of what a wheel holds."""
+        project = DIRECTORY.parent / "pyproject.toml"
+        if not project.exists():
+            pytest.skip("needs the sources")
+        listed = re.search(r"^packages = (\[.*?\])", project.read_text("utf-8"), re.M | re.S)
+        assert listed is not None
+        packages = {module.name for module in MODULES.values() if module.is_package}
+        assert set(ast.literal_eval(listed[1])) == packages
 
     def test_exceptions_are_needed(self) -> None:
         """An exception that nobody makes use of any longer is deleted."""
