@@ -25,5 +25,6 @@ def needs(extra: str, *libraries: str, what: str = "the command") -> Iterator[No
             raise
         extras = ",".join(dict.fromkeys(("cli", extra)))
         install = f'pip install "llm-sse[{extras}]"'
-        print(f'llm-sse: {what} needs the extra "{extra}": {install}', file=sys.stderr)
+        said = f'llm-sse: {what} needs the extra "{extra}": {install}'
+        print(said, file=sys.stderr, flush=True)
         raise SystemExit(2) from None
