@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import functools
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,7 @@ WORLD = frozenset(
         *("multiprocessing", "importlib"),
     }
 )
-OUTER_OF_SYNC = ("web", "testing", "cli", "bench", "otel", "__main__")
+OUTER_OF_SYNC = ("web", "testing", "cli", "otel", "__main__")
 OUTER = ("sync", *OUTER_OF_SYNC)
 
 #: What of it the still core may touch, and what for.
@@ -59,7 +60,7 @@ FRAMEWORKS = {
     "asgiref": {"llm_sse.web.django"},
     "redis": {"llm_sse.web.redis"},
     "opentelemetry": {"llm_sse.otel"},
-    "matplotlib": {"llm_sse.bench"},
+    "matplotlib": {"llm_sse.cli.bench_plot"},
 }
 
 #: The only modules that know requests and urllib3; each knows only those before it.
@@ -69,7 +70,7 @@ HTTP = ("llm_sse.sync.connection", "llm_sse.sync.transport_errors", "llm_sse.syn
 #: under `if TYPE_CHECKING:`.
 REQUESTS_EXCEPTIONS = {
     "llm_sse.sync.ask": "isinstance(session, requests.Session)",
-    "llm_sse.cli": "a caller like any other, that passes a session of its own for the fake",
+    "llm_sse.cli.targets": "a caller like any other, that passes a session of its own for the fake",
 }
 
 #: What the formats share, in `llm_sse.providers`; each of these knows only those before it.
@@ -185,9 +186,7 @@ def imports_a_library_of_others(module: Module) -> Iterator[str]:
         where = f"{module.name}:{found.line} imports {found.target}"
         if module.name not in FRAMEWORKS.get(found.top, {module.name}):
             yield where
-        if found.top == "click" and module.part != "cli":
-            yield where
-        if found.top == "rich" and module.part not in ("cli", "bench"):
+        if found.top in ("click", "rich") and module.part != "cli":
             yield where
         if found.top == "urllib3" and module.name not in HTTP:
             yield where
@@ -285,7 +284,7 @@ def imports_the_root(module: Module) -> Iterator[str]:
 
 def prints(module: Module) -> Iterator[str]:
     """Find output that nobody asked for."""
-    if module.name in ("llm_sse.cli", "llm_sse.sync.wrappers"):
+    if module.name in ("llm_sse.cli.extras", "llm_sse.sync.wrappers"):
         return
     for node in ast.walk(module.tree):
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print":
@@ -352,6 +351,16 @@ class TestPackage:
         """No module of the package offends against the law."""
         assert [found for module in MODULES.values() for found in offences(law, module)] == []
 
+    def test_all_of_it_is_installed(self) -> None:
+        """No package is missing in the list of what a wheel holds."""
+        project = DIRECTORY.parent / "pyproject.toml"
+        if not project.exists():
+            pytest.skip("needs the sources")
+        listed = re.search(r"^packages = (\[.*?\])", project.read_text("utf-8"), re.M | re.S)
+        assert listed is not None
+        packages = {module.name for module in MODULES.values() if module.is_package}
+        assert set(ast.literal_eval(listed[1])) == packages
+
     def test_exceptions_are_needed(self) -> None:
         """An exception that nobody makes use of any longer is deleted."""
         for name in REQUESTS_EXCEPTIONS:
@@ -386,7 +395,7 @@ class TestLaws:
             (uses_more_than_the_session, "llm_sse.sync.ask", "requests.get('x')"),
             (uses_more_than_the_session, "llm_sse.sync.ask", "x = requests.Session()"),
             (uses_more_than_the_session, "llm_sse.sync.ask", "from requests import get"),
-            (uses_more_than_the_session, "llm_sse.cli", "requests.post('x')"),
+            (uses_more_than_the_session, "llm_sse.cli.targets", "requests.post('x')"),
             (imports_a_later_http_module, HTTP[0], "from .transport import send"),
             (imports_upwards, "llm_sse.errors", "from .events import Event"),
             (imports_upwards, "llm_sse.events", "from .errors import StreamError"),
@@ -395,6 +404,7 @@ class TestLaws:
             (imports_upwards, "llm_sse.sse", "from .sync.channel import Channel"),
             (imports_upwards, "llm_sse.providers.openai", "from ..testing import FakeServer"),
             (imports_upwards, "llm_sse.metrics", "from .cli import main"),
+            (imports_upwards, "llm_sse.sync.ask", "from ..cli.targets import ready_rows"),
             (imports_upwards, "llm_sse.sync.stream", "from ..web.sse import respond"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .gemini import Gemini"),
             (imports_a_sibling, "llm_sse.providers.openai", "from . import PROVIDERS"),
@@ -403,18 +413,19 @@ class TestLaws:
             (imports_a_sibling, "llm_sse.providers.lenient", "from .base import Provider"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .responses_encoder import x"),
             (imports_a_sibling, "llm_sse.providers.openai", "from .gateways import GATEWAYS"),
-            (compares_a_provider, "llm_sse.cli", "if name == 'openai': pass"),
-            (compares_a_provider, "llm_sse.cli", "if 'gemini' != name: pass"),
-            (compares_a_provider, "llm_sse.cli", "x = name in ('a', 'anthropic')"),
-            (compares_a_provider, "llm_sse.cli", "x = name not in frozenset({'anthropic'})"),
-            (compares_a_provider, "llm_sse.cli", "match name:\n    case 'openai': pass"),
-            (imports_the_root, "llm_sse.cli", "import llm_sse"),
-            (imports_the_root, "llm_sse.cli", "from llm_sse import stream_sync"),
-            (imports_the_root, "llm_sse.cli", "from . import sse"),
+            (compares_a_provider, "llm_sse.cli.ask", "if name == 'openai': pass"),
+            (compares_a_provider, "llm_sse.cli.ask", "if 'gemini' != name: pass"),
+            (compares_a_provider, "llm_sse.cli.ask", "x = name in ('a', 'anthropic')"),
+            (compares_a_provider, "llm_sse.cli.ask", "x = name not in frozenset({'anthropic'})"),
+            (compares_a_provider, "llm_sse.cli.ask", "match name:\n    case 'openai': pass"),
+            (imports_the_root, "llm_sse.cli.ask", "import llm_sse"),
+            (imports_the_root, "llm_sse.cli.ask", "from llm_sse import stream_sync"),
+            (imports_the_root, "llm_sse.cli.ask", "from .. import sse"),
             (imports_the_root, "llm_sse.sync.stream", "from .. import errors"),
             (prints, "llm_sse.sync.stream", "def f():\n    print('x')"),
-            (lacks_a_docstring, "llm_sse.cli", "import os"),
-            (lacks_a_docstring, "llm_sse.cli", ""),
+            (prints, "llm_sse.cli.answer", "print('x')"),
+            (lacks_a_docstring, "llm_sse.cli.ask", "import os"),
+            (lacks_a_docstring, "llm_sse.cli.ask", ""),
             (is_called_utils, "llm_sse.sync.utils", ""),
             (is_called_utils, "llm_sse._util", ""),
         ],
@@ -431,7 +442,9 @@ class TestLaws:
             ("llm_sse.sync.reader", "if TYPE_CHECKING:\n    import requests"),
             ("llm_sse.sync.ask", "import requests\nx = isinstance(s, requests.Session)"),
             ("llm_sse.testing.server", "from http.server import HTTPServer\nimport threading"),
-            ("llm_sse.cli", "import click, rich, requests\nfrom .sync.stream import x\nprint('x')"),
+            ("llm_sse.cli.targets", "import click, requests\nx = requests.Session()"),
+            ("llm_sse.cli.ask", "import click, rich, os\nfrom ..sync.stream import x"),
+            ("llm_sse.cli.extras", "print('x')"),
             ("llm_sse.web.body", "import asyncio, time\nfrom ..sync.stream import TokenStream"),
             ("llm_sse.web.flask", "from flask import Response"),
             ("llm_sse.chat", "from .errors import ConfigurationError"),

@@ -66,7 +66,7 @@ def test_the_extra_of_the_plot_is_the_one_that_the_command_names() -> None:
     page = (_ROOT / "docs" / "how-to" / "benchmark.md").read_text("utf-8")
     named = re.search(r"`--plot`\s+\(extra\s+`(\w+)`\)", page)
     assert named is not None
-    assert f",{named[1]}]" in (_ROOT / "llm_sse" / "bench.py").read_text("utf-8")
+    assert f",{named[1]}]" in (_ROOT / "llm_sse" / "cli" / "bench_plot.py").read_text("utf-8")
 
 
 def test_the_readme_begins_with_the_command() -> None:

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from llm_sse import register_provider, stream_sync
+from llm_sse.cli import cli
 from llm_sse.errors import ConfigurationError
 from llm_sse.providers import (
     PROVIDERS,
@@ -338,6 +340,17 @@ class TestEntryPoints:
         code = "from llm_sse.cli import main; main()"
         subprocess.run([sys.executable, "-c", code, "Hi"], env=environ, check=True)
         assert capfd.readouterr() == ("Of acme.\n", "")
+
+    def test_a_benchmark_finds_the_key_of_an_installed_row(
+        self, server: FakeServer, offer: Offer
+    ) -> None:
+        """`llm-sse bench` does not measure the built-in fake where there is a key to use."""
+        offer("acme", "ROW = OpenAI('acme', model='large')")
+        server.script(say("Of acme."))
+        environ = {"ACME_API_KEY": "any", "ACME_BASE_URL": f"{server.url}/v1"}
+        result = CliRunner().invoke(cli, ["bench", "--csv", "Hi"], env=environ)
+        assert (result.exit_code, result.stderr) == (0, "")
+        assert [line.split(",")[0] for line in result.stdout.splitlines()[1:]] == ["acme"] * 5
 
     def test_nothing_is_looked_for_until_it_is_asked_for(
         self, monkeypatch: pytest.MonkeyPatch

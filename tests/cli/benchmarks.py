@@ -1,0 +1,21 @@
+"""Runs of a benchmark whose figures are known."""
+
+from __future__ import annotations
+
+from llm_sse.metrics import Gaps, StreamMetrics
+from llm_sse.spread import RunError
+
+FAILED = RunError(iteration=2, error="RateLimitError", message="slow down")
+
+
+def run(first_token_s: float) -> StreamMetrics:
+    """Make the figures of a run."""
+    return StreamMetrics(
+        first_token_s=first_token_s,
+        total_s=2.5,
+        gap_p50_s=0.02,
+        gap_p99_s=0.0255,
+        gaps=Gaps(((0.0, 5), (0.02, 4), (0.0255, 1)), 0.0255),
+        output_tokens_per_s=41.25,
+        deltas=11,
+    )
