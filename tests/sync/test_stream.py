@@ -328,7 +328,7 @@ class TestTokenStream:
 class TestMetrics:
     def test_times_come_in_their_order(self, server: FakeServer, ask: Ask) -> None:
         """In every format thinking comes before the first visible text, and all is counted."""
-        server.script(pause(0.02), think("hm hm"), pause(0.02), say("one two"))
+        server.script(pause(0.2), think("hm hm"), pause(0.2), say("one two"))
         answer = ask()
         list(answer)
         metrics = answer.metrics
@@ -345,12 +345,12 @@ class TestMetrics:
         assert metrics.first_token_s is not None
         assert metrics.first_content_s is not None
         if answer.completion.reasoning:
-            assert metrics.first_token_s - metrics.first_content_s >= 0.015
+            assert metrics.first_token_s - metrics.first_content_s >= 0.05
         assert (metrics.deltas, metrics.attempts, metrics.runs) == (2, 1, 1)
         assert metrics.gaps.total >= 1
         assert metrics.output_tokens is not None
         assert metrics.output_tokens_per_s is not None
-        assert metrics.consumer_waited_s >= 0.035
+        assert metrics.consumer_waited_s >= 0.1
 
     def test_a_wait_under_way_counts(self, server: FakeServer, openai: Ask) -> None:
         """Another thread sees how long the reader has been waiting, while it waits."""
