@@ -86,7 +86,7 @@ def _run(measurements: Sequence[Measurement], rounds: int, results: Results) -> 
     Raises:
         KeyboardInterrupt: Ctrl-C, or a SIGTERM.
     """
-    with Server() as server:
+    with Server(tls=any(measurement.tls for measurement in measurements)) as server:
         # Python compiles what it imports the first time, and that is nobody's start.
         for client in dict.fromkeys(measurement.client for measurement in measurements):
             measure(server, Measurement("first token", client, "first token", {}), 0)

@@ -139,12 +139,15 @@ def paced(
 
 
 def idle(ask: Ask, *, streams: int) -> Figures:
-    """Open many answers in which nothing comes; return what each of them occupies."""
+    """Open many answers in which nothing comes; return what each takes to open, and occupies."""
     before = usage()
+    begun_ns = time.process_time_ns()
     answers = [ask(order("idle", 0)) for _ in range(streams)]
     right = all(next(answer) == GREETING for answer in answers)
+    cpu_ns = time.process_time_ns() - begun_ns
     now = usage()
     return {
+        "open_cpu_ms": cpu_ns / 1e6 / streams,
         "kb_per_stream": (now["MB"] - before["MB"]) * 1000 / streams,
         "threads": now["threads"],
         "right": right,

@@ -18,6 +18,7 @@ GROUPS = ("drain", "stages", "paced", "scale", "start", "memory")
 _PACED = ("floor", FLOOR_IN_THREAD, "llm-sse", "tutorial", "openai")
 _SCALE = ("llm-sse", FLOOR_IN_THREAD, "tutorial")
 _IDLE = ("llm-sse", "tutorial", "httpx-sse", "openai", "anthropic")
+_IDLE_TLS = ("llm-sse", "tutorial", "openai", "anthropic")  # httpx itself names no bundle
 _EVENT = ("llm-sse", "httpx-sse", "openai", "anthropic", "google-genai")
 #: Whose import is measured: each package once.
 _IMPORTS = (
@@ -44,6 +45,7 @@ class Measurement(NamedTuple):
         task: A task of `child`, or of `start`.
         arguments: The task's.
         most_rounds: In how many rounds it is made at most.
+        tls: Whether the server is asked over TLS.
     """
 
     key: str
@@ -51,6 +53,7 @@ class Measurement(NamedTuple):
     task: str
     arguments: Mapping[str, Any]
     most_rounds: int = _ALL
+    tls: bool = False
 
     @property
     def deltas(self) -> int:
@@ -143,6 +146,9 @@ def _memory(quick: bool) -> Iterator[Measurement]:
     arguments: dict[str, Any] = {"streams": 5 if quick else 200}
     for name in _IDLE:
         yield Measurement("idle", find(name), "idle", arguments)
+    arguments = {"streams": 5 if quick else 100}
+    for name in _IDLE_TLS:
+        yield Measurement("idle, TLS", find(name), "idle", arguments, tls=True)
     arguments = {"deltas": 20_000 if quick else 1_000_000, "sleep_s": 0.1 if quick else 0.5}
     arguments["to_the_end"] = True
     yield Measurement("sleeper", find("llm-sse"), "sleeper", arguments)

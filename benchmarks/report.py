@@ -57,6 +57,8 @@ _RATIOS = (
     _Column("import", "import", "cpu_ms"),
     _Column("first token", "first token", "wall_ms"),
     _Column("idle stream", "idle", "kb_per_stream"),
+    _Column("idle stream, TLS", "idle, TLS", "kb_per_stream"),
+    _Column("opening, TLS", "idle, TLS", "open_cpu_ms"),
 )
 
 _DELTA = (
@@ -70,6 +72,11 @@ _MANY = (
     _Column("threads", "", "threads", 0),
     _Column("KB per stream", "", "kb_per_stream", 0),
     _Column("lost", "", "lost", 0),
+)
+_OPEN = (
+    _Column("KB per stream", "", "kb_per_stream"),
+    _Column("CPU per opening, ms", "", "open_cpu_ms"),
+    _Column("threads", "", "threads", 0),
 )
 _DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
     "drain": (
@@ -91,10 +98,8 @@ _DETAILS: Mapping[str, tuple[str, tuple[_Column, ...]]] = {
         "Start: from the start of the process to the first token",
         (_Column("CPU, ms", "", "cpu_ms"), _Column("wall, ms", "", "wall_ms")),
     ),
-    "idle": (
-        "Memory: streams that are open while nothing comes",
-        (_Column("KB per stream", "", "kb_per_stream"), _Column("threads", "", "threads", 0)),
-    ),
+    "idle": ("Memory: streams that are open while nothing comes", _OPEN),
+    "idle, TLS": ("Memory: the same over TLS, with the usual bundle of authorities", _OPEN),
     "sleeper": (
         "Memory: a consumer that sleeps while a million deltas wait for it",
         (_Column("growth, MB", "", "grown_mb", 2), _Column("lost", "", "lost", 0)),
@@ -140,7 +145,8 @@ def _ratio(results: Results, column: _Column, of: str, to: str) -> str:
 _COSTS = (
     (_Column("CPU s, drained", "drain", "cpu_us"), _ANSWER_DELTAS / 1000),
     (_Column("CPU s, paced, 50 at once", "paced 50", "cpu_us"), _ANSWER_DELTAS / 1000),
-    (_Column("MB, all open and silent", "idle", "kb_per_stream", 0), 1.0),
+    (_Column("CPU s, opened over TLS", "idle, TLS", "open_cpu_ms"), 1.0),
+    (_Column("MB, all open over TLS and silent", "idle, TLS", "kb_per_stream", 0), 1.0),
 )
 
 

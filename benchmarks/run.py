@@ -6,8 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from types import TracebackType
@@ -51,13 +52,26 @@ class Missing(Exception):
 class Server:
     """The server, in a process of its own.
 
+    Args:
+        tls: Whether it speaks TLS as well; that needs `trustme`.
+
     Attributes:
         url: Where it is.
+        tls_url: Where it speaks TLS, if it does.
+        trusting: The environment of who trusts it there, and everybody else as usual: to read what
+            is usual is part of the price.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, tls: bool = False) -> None:
+        self._folder = tempfile.TemporaryDirectory()
+        certificates: list[str] = []
+        self.trusting: dict[str, str] = {}
+        if tls:
+            certificate, bundle = _certify(Path(self._folder.name))
+            certificates.append(str(certificate))
+            self.trusting = dict.fromkeys(("REQUESTS_CA_BUNDLE", "SSL_CERT_FILE"), str(bundle))
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "benchmarks.server"],
+            [sys.executable, "-m", "benchmarks.server", *certificates],
             cwd=_ROOT,
             env=_environment(),
             stdin=subprocess.PIPE,
@@ -65,6 +79,7 @@ class Server:
             text=True,
         )
         self.url = f"http://127.0.0.1:{int(self._line())}"
+        self.tls_url = f"https://127.0.0.1:{int(self._line())}" if tls else None
 
     def __enter__(self) -> Server:
         return self
@@ -77,6 +92,7 @@ class Server:
     ) -> None:
         self._process.kill()
         self._process.communicate()
+        self._folder.cleanup()
 
     def cpu_s(self) -> float:
         """Return the processor time that it has used, in seconds."""
@@ -88,6 +104,18 @@ class Server:
     def _line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline()
+
+
+def _certify(folder: Path) -> tuple[Path, Path]:
+    """Write a certificate with its key, and a bundle of authorities that has its own among them."""
+    import certifi  # noqa: PLC0415  # requests brings it
+    import trustme  # noqa: PLC0415  # only who measures TLS needs it
+
+    authority = trustme.CA()
+    certificate, bundle = folder / "certificate.pem", folder / "bundle.pem"
+    authority.issue_cert("127.0.0.1").private_key_and_cert_chain_pem.write_to_path(str(certificate))
+    bundle.write_bytes(Path(certifi.where()).read_bytes() + authority.cert_pem.bytes())
+    return certificate, bundle
 
 
 def check_installed(clients: Sequence[Client]) -> dict[str, str]:
@@ -144,7 +172,10 @@ def measure(server: Server, measurement: Measurement, number: int) -> Sample:
     begun_cpu_s = server.cpu_s()
     begun_ns = time.monotonic_ns()
     try:
-        figures, fault = _figures(_command(server.url, measurement))
+        figures, fault = _figures(
+            _command(server.tls_url if measurement.tls else server.url, measurement),
+            server.trusting if measurement.tls else {},
+        )
     except subprocess.TimeoutExpired:
         figures, fault = {}, f"did not finish in {LIMIT_S:.0f} s"
     if "at_ns" in figures:
@@ -160,23 +191,23 @@ def measure(server: Server, measurement: Measurement, number: int) -> Sample:
     return Sample(measurement.key, client.name, number, figures, fault, load_before)
 
 
-def _command(url: str, measurement: Measurement) -> list[str]:
+def _command(url: str | None, measurement: Measurement) -> list[str]:
     client = measurement.client
     if measurement.task == "import":
         return ["-c", _IMPORT.format(imports=client.imports)]
     if measurement.task == "first token":
         code = _FIRST_TOKEN.format(module=client.module, connect=client.connect)
-        return ["-c", code, url, order("drain", 1)]
+        return ["-c", code, str(url), order("drain", 1)]
     given = {"task": measurement.task, "client": client.name, "url": url, **measurement.arguments}
     return ["-m", "benchmarks.child", json.dumps(given)]
 
 
-def _figures(command: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+def _figures(command: Sequence[str], more: Mapping[str, str]) -> tuple[dict[str, Any], str | None]:
     """Run Python; return the JSON of its last line, or why there is none."""
     done = subprocess.run(
         [sys.executable, *command],
         cwd=_ROOT,
-        env=_environment(),
+        env={**_environment(), **more},
         capture_output=True,
         text=True,
         timeout=LIMIT_S,

@@ -1,10 +1,11 @@
 """A server for measuring clients: it sends bytes that were written beforehand, and does no more.
 
-    python -m benchmarks.server
+    python -m benchmarks.server [CERTIFICATE]
 
-It prints its port, and then for each line of its input the processor time that it has used, in
-seconds. It ends with its input. What is asked for stands in the prompt, which every client passes
-on unchanged; `order()` writes it:
+It prints its port (and the one where it speaks TLS, if it is given a file with a certificate and
+its key), and then for each line of its input the processor time that it has used, in seconds. It
+ends with its input. What is asked for stands in the prompt, which every client passes on unchanged;
+`order()` writes it:
 
 * `drain`: so many deltas as fast as they are taken;
 * `paced`: one delta of no number at once; then, when somebody has sent `GO`, so many deltas at a
@@ -20,6 +21,7 @@ from __future__ import annotations
 import heapq
 import re
 import socket
+import ssl
 import sys
 import threading
 import time
@@ -208,19 +210,28 @@ def _requests(sock: socket.socket) -> Iterator[tuple[bytes, bytes]]:
         got = got[length:]
 
 
-def _accept(listener: socket.socket) -> None:
-    server = _Server()
+def _accept(server: _Server, listener: socket.socket, context: ssl.SSLContext | None) -> None:
     while True:
         sock, _ = listener.accept()
+        if context is not None:
+            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
         threading.Thread(target=server.serve, args=(sock,), daemon=True).start()
 
 
 def main() -> None:
     """Serve until the input ends."""
     threading.stack_size(256 * 1024)
-    listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
-    print(listener.getsockname()[1], flush=True)
-    threading.Thread(target=_accept, args=(listener,), daemon=True).start()
+    server = _Server()
+    contexts: list[ssl.SSLContext | None] = [None]
+    for certificate in sys.argv[1:]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+        contexts.append(context)
+    for context_or_none in contexts:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=2048)
+        print(listener.getsockname()[1], flush=True)
+        arguments = (server, listener, context_or_none)
+        threading.Thread(target=_accept, args=arguments, daemon=True).start()
     for _ in sys.stdin:
         print(time.process_time(), flush=True)
 

@@ -42,7 +42,7 @@ def _one_then_none() -> Callable[[Sequence[str]], tuple[dict[str, Any], str | No
     """Return what stands for the processes: the floor finishes once, and then never again."""
     floors = iter([True])
 
-    def figures(arguments: Sequence[str]) -> tuple[dict[str, Any], str | None]:
+    def figures(arguments: Sequence[str], more: object) -> tuple[dict[str, Any], str | None]:
         if "floor" in arguments[-1] and not next(floors, False):
             return {}, "did not finish"
         return {"cpu_us": 4.0, "right": True, "lost": 0}, None
@@ -212,6 +212,16 @@ class TestServer:
         with run.Server() as server:
             assert idle(floor.connect(server.url), streams=2)["right"]
 
+    def test_a_stream_over_tls_is_trusted_beside_the_usual_authorities(self) -> None:
+        """Over TLS a contestant reads the bundle that it would read anyway, and verifies."""
+        with run.Server(tls=True) as server:
+            task = Measurement("idle, TLS", find("llm-sse"), "idle", {"streams": 2}, tls=True)
+            sample = run.measure(server, task, 0)
+            assert sample.fault is None
+            assert sample.figures["open_cpu_ms"] > 0
+            server.trusting.clear()
+            assert "CERTIFICATE_VERIFY_FAILED" in (run.measure(server, task, 0).fault or "")
+
 
 class TestChecks:
     def test_a_lost_delta_is_counted(self) -> None:
@@ -235,7 +245,7 @@ class TestChecks:
         self, monkeypatch: pytest.MonkeyPatch, figures: dict[str, object], fault: str | None
     ) -> None:
         """What a process says of its answer becomes a fault in the report."""
-        monkeypatch.setattr(run, "_figures", lambda command: (dict(figures), None))
+        monkeypatch.setattr(run, "_figures", lambda command, more: (dict(figures), None))
         with run.Server() as server:
             sample = run.measure(server, Measurement("drain", find("floor"), "drain", {}), 0)
         assert sample.fault == fault
@@ -303,7 +313,7 @@ class TestMachine:
     def test_every_sample_has_the_load_before_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A sample that a busy machine spoiled can be told from the others."""
         monkeypatch.setattr(run, "load", lambda: 2.5)
-        monkeypatch.setattr(run, "_figures", lambda command: ({"right": True}, None))
+        monkeypatch.setattr(run, "_figures", lambda command, more: ({"right": True}, None))
         with run.Server() as server:
             sample = run.measure(server, Measurement("idle", find("floor"), "idle", {}), 0)
         assert sample.load == 2.5
@@ -382,10 +392,11 @@ class TestCosts:
     def test_are_those_of_a_thousand_answers(self) -> None:
         """A microsecond for each of 500 deltas of 1,000 answers is half a second of CPU."""
         found = results(llm_sse=[4.0], floor=[1.0])
-        found.add(Sample("idle", "llm-sse", 0, {"kb_per_stream": 60.0}))
+        open_ = {"kb_per_stream": 60.0, "open_cpu_ms": 2.5}
+        found.add(Sample("idle, TLS", "llm-sse", 0, open_))
         said = report.costs(found)
-        assert "| llm-sse | 2.0 | 60 |" in said
-        assert "| floor | 0.5 |  |" in said
+        assert "| llm-sse | 2.0 | 2.5 | 60 |" in said
+        assert "| floor | 0.5 |  |  |" in said
 
 
 class TestStages:
