@@ -81,7 +81,8 @@ class StreamMetrics(Struct, frozen=True, kw_only=True):
 
     But for `total_s` and `consumer_waited_s` everything is measured where the bytes are read, by a
     clock that stands still while the provider has to wait for you: what you do between two deltas
-    is in none of these figures. A delta is a piece of text as the provider cut it, not a model
+    is in none of these figures. With `fallback`, nor is the time from a provider's failure to the
+    read that asks the next one. A delta is a piece of text as the provider cut it, not a model
     token; only the provider's usage counts tokens.
 
     Attributes:

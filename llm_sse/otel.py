@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import atexit
 import contextvars
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -36,7 +38,7 @@ from .chat import ChatRequest
 from .completion import Accumulator, Completion
 from .events import Event, Finish, Resumed, Retrying, StreamStart, Usage
 from .providers.base import Provider
-from .sync.observer import Outcome, set_observer, wait_until_told
+from .sync.observer import Outcome, close_all, set_observer, wait_until_told
 
 __all__ = ["instrument", "uninstrument"]
 
@@ -50,6 +52,10 @@ _TOLD_S = 2.0
 _SECONDS = tuple(0.01 * 2**power for power in range(14))
 _TOKENS = tuple(float(4**power) for power in range(14))
 
+#: What the type of a setting is that no argument of ours asks for.
+_SETTINGS: dict[str, type[int] | type[float]] = {"seed": int, "top_k": float, "choice.count": int}
+_CHOICES = "gen_ai.request.choice.count"
+
 #: The events that tell something of an answer beside its content.
 _KEPT = (StreamStart, Usage, Finish, Retrying, Resumed)
 
@@ -61,16 +67,20 @@ def instrument(
 ) -> None:
     """Tell OpenTelemetry of every stream that is opened from now on; once per process is enough.
 
+    The global providers may be set later, before the first stream that they shall be told of.
+
     Args:
         tracer_provider: Whose tracer makes the spans; else the global one's.
         meter_provider: Whose meter makes the metrics; else the global one's.
     """
     tracer = trace.get_tracer(_SCOPE, __version__, tracer_provider)
     meter = metrics.get_meter(_SCOPE, __version__, meter_provider)
-    set_observer(_Observer(tracer, _Instruments(meter)))
-    # What is registered last runs first: before the providers end theirs.
-    atexit.unregister(_wait_until_told)
-    atexit.register(_wait_until_told)
+    global_ones: list[Callable[[], object]] = []
+    if tracer_provider is None:
+        global_ones.append(trace.get_tracer_provider)
+    if meter_provider is None:
+        global_ones.append(metrics.get_meter_provider)
+    set_observer(_Observer(tracer, _Instruments(meter), global_ones))
 
 
 def uninstrument() -> None:
@@ -79,12 +89,12 @@ def uninstrument() -> None:
     Of those that are over, all has been told when this returns; unless that takes above 2 s.
     """
     set_observer(None)
-    _wait_until_told()
-
-
-def _wait_until_told() -> None:
-    """Wait for the threads of streams that are over, and are still being told of."""
     wait_until_told(_TOLD_S)
+
+
+def _end_all() -> None:
+    """Tell of all streams before the process ends; those that run are closed."""
+    close_all(_TOLD_S)
 
 
 class _Instruments:
@@ -114,15 +124,42 @@ class _Instruments:
 class _Observer:
     """Make a span for each stream.
 
+    Args:
+        tracer: Makes the spans.
+        instruments: The metrics.
+        global_ones: Return the global providers that are told; others may be set at any time.
+
     Thread: called by any.
     """
 
-    def __init__(self, tracer: Tracer, instruments: _Instruments) -> None:
+    def __init__(
+        self,
+        tracer: Tracer,
+        instruments: _Instruments,
+        global_ones: Sequence[Callable[[], object]],
+    ) -> None:
         self.tracer = tracer
         self.instruments = instruments
+        self._global_ones = global_ones
+        self._told: list[object] | None = None
+        self._be_told_first()
+
+    def _be_told_first(self) -> None:
+        """See to it that at the process's end all is told before the providers end.
+
+        Providers register their own ending when they are made, and what was registered last runs
+        first. Only where one is new is there something to do: each time would leave an empty entry
+        in the interpreter's list. Two threads at once register it twice, which does no harm.
+        """
+        providers = [provider() for provider in self._global_ones]
+        known, self._told = self._told, providers
+        if known is None or not all(map(operator.is_, known, providers)):
+            atexit.unregister(_end_all)
+            atexit.register(_end_all)
 
     def called(self, provider: Provider, chat: ChatRequest, base_url: str) -> _Observation:
         """Keep the caller's context; the span begins when the provider is asked."""
+        self._be_told_first()
         return _Observation(self, provider, chat, base_url, context.get_current())
 
 
@@ -174,7 +211,7 @@ class _Observation:
             f"{_OPERATION} {chat.model}".strip(),
             context=self._parent,
             kind=SpanKind.CLIENT,
-            attributes={**self._common, **_present(asked)},
+            attributes={**self._common, **_present(asked), **_settings(self._provider, chat)},
         )
 
     def sending(self) -> contextvars.Context:
@@ -205,20 +242,36 @@ class _Observation:
 
     def _record(self, said: Completion, outcome: Outcome, first_s: float | None) -> None:
         instruments = self._observer.instruments
+        within = trace.set_span_in_context(self._span, self._parent)  # whose figures they are
         labels = {**self._common, **_present({"gen_ai.response.model": said.model})}
         duration_s = outcome.metrics.total_s - outcome.asked_s
-        instruments.duration.record(
-            duration_s, {**labels, **_present({"error.type": outcome.error})}
-        )
+        error = _present({"error.type": outcome.error})
+        instruments.duration.record(duration_s, {**labels, **error}, within)
         if self._chat.stream and first_s is not None:
-            instruments.first_chunk.record(first_s, labels)
+            instruments.first_chunk.record(first_s, labels, within)
             for gap_s, count in outcome.metrics.gaps.counts:
                 for _ in range(count if gap_s else 0):  # what came in one read is one chunk
-                    instruments.per_chunk.record(gap_s, labels)
+                    instruments.per_chunk.record(gap_s, labels, within)
         if said.usage is not None and said.finish_reason is not None and outcome.error is None:
             counts = {"input": said.usage.input_tokens, "output": said.usage.output_tokens}
             for kind, count in _present(counts).items():
-                instruments.tokens.record(count, {**labels, "gen_ai.token.type": kind})
+                counted = {**labels, "gen_ai.token.type": kind}
+                instruments.tokens.record(count, counted, within)
+
+
+def _settings(provider: Provider, chat: ChatRequest) -> Attributes:
+    """Return the attributes of what was asked for under the provider's own names."""
+    found: Attributes = {}
+    for path, name in provider.telemetry_settings.items():
+        value: Any = chat.extra_body
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, dict) else None
+        kind = _SETTINGS[name]
+        if isinstance(value, (int, kind)) and not isinstance(value, bool):
+            found[f"gen_ai.request.{name}"] = kind(value)
+    if found.get(_CHOICES) == 1:
+        del found[_CHOICES]  # to be told "if [...] != 1"
+    return found
 
 
 def _answered(said: Completion, outcome: Outcome) -> Attributes:
@@ -237,6 +290,7 @@ def _answered(said: Completion, outcome: Outcome) -> Attributes:
             "gen_ai.usage.cache_creation.input_tokens": usage and usage.cache_creation_tokens,
             "gen_ai.usage.reasoning.output_tokens": usage and usage.reasoning_tokens,
             "llm_sse.attempts": outcome.metrics.attempts,
+            "llm_sse.producer_waited_s": outcome.metrics.producer_waited_s or None,
         }
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,9 +20,13 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from llm_sse import RetryPolicy, Timeouts, TokenStream, run_tools, stream_sync
+from llm_sse.chat import ChatRequest, make_chat
 from llm_sse.errors import RateLimitError, StreamTimeout
+from llm_sse.events import Finish, StreamStart, Usage
+from llm_sse.metrics import Gaps, StreamMetrics
 from llm_sse.otel import instrument, uninstrument
 from llm_sse.providers import find_provider
+from llm_sse.sync.observer import Outcome, observer
 from llm_sse.testing import FakeServer, call_tool, hang, pause, raw, say, status
 from tests.helpers import until
 
@@ -43,18 +48,22 @@ class Telemetry:
         assert len(found) == number
         return found
 
-    def points(self) -> dict[str, list[Any]]:
-        """Return the data points of each metric by its name, when all streams are told of."""
+    def metrics(self) -> list[Any]:
+        """Return the metrics, when all streams are told of."""
         uninstrument()
         data = self.reader.get_metrics_data()
         if data is None:
-            return {}
-        return {
-            metric.name: list(metric.data.data_points)
+            return []
+        return [
+            metric
             for resource in data.resource_metrics
             for scope in resource.scope_metrics
             for metric in scope.metrics
-        }
+        ]
+
+    def points(self) -> dict[str, list[Any]]:
+        """Return the data points of each metric by its name, when all streams are told of."""
+        return {metric.name: list(metric.data.data_points) for metric in self.metrics()}
 
 
 @pytest.fixture
@@ -76,6 +85,37 @@ def ask(server: FakeServer, provider: str = "openai", **arguments: Any) -> Token
     """Ask the fake provider."""
     given = {"base_url": server.base_url(provider), "api_key": "any", **arguments}
     return stream_sync("What is the secret?", provider=provider, **given)
+
+
+def asked(**more: Any) -> ChatRequest:
+    """Return a question."""
+    return make_chat(prompt="?", messages=None, system=None, model="some-model", **more)
+
+
+def told(
+    telemetry: Telemetry,
+    provider: str = "openai",
+    *,
+    chat: ChatRequest | None = None,
+    metrics: StreamMetrics | None = None,
+    ended_ns: int | None = None,
+) -> ReadableSpan:
+    """Tell of a stream whose figures are known exactly; return its span."""
+    watcher = observer()
+    assert watcher is not None
+    row = find_provider(provider)
+    observation = watcher.called(row, chat or asked(), "https://example.com")
+    observation.begins()
+    for event in (StreamStart("some-model"), Usage(3, 70), Finish("stop")):
+        observation.event(event)
+    if metrics is None:
+        gaps = Gaps(((0.0, 4), (0.5, 3), (2.0, 2)), 2.0)
+        metrics = StreamMetrics(total_s=10.0, first_content_s=3.0, gaps=gaps)
+    if ended_ns is None:
+        ended_ns = time.time_ns()
+    outcome = Outcome(metrics=metrics, asked_s=2.0, ended_ns=ended_ns, error=None, whole=True)
+    observation.ended(outcome)
+    return telemetry.exporter.get_finished_spans()[-1]
 
 
 class TestSpans:
@@ -258,29 +298,45 @@ class TestSpans:
         assert span.attributes["gen_ai.request.stop_sequences"] == ("x", "y")
         assert span.attributes["gen_ai.output.type"] == "json"
 
-    def test_all_is_told_before_the_process_ends(self, server: FakeServer) -> None:
-        """A program that ends right after its answer has a span all the same."""
-        code = f"""
-import time
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
-from llm_sse import stream_sync
-from llm_sse.otel import instrument
+    @pytest.mark.parametrize(
+        ("provider", "extra_body"),
+        [
+            ("openai", {"seed": 7, "top_k": 40, "n": 2}),
+            ("gemini", {"generationConfig": {"seed": 7, "topK": 40, "candidateCount": 2}}),
+            ("ollama", {"options": {"seed": 7, "top_k": 40}}),
+            ("anthropic", {"top_k": 40}),
+            ("openai-responses", {"seed": 7, "top_k": 40}),
+            ("mistral", {"random_seed": 7}),
+        ],
+    )
+    def test_settings_that_have_no_argument(
+        self, telemetry: Telemetry, provider: str, extra_body: dict[str, Any]
+    ) -> None:
+        """Seed, top_k and the number of choices are found under the provider's own names."""
+        attributes = told(telemetry, provider, chat=asked(extra_body=extra_body)).attributes or {}
+        names = str(extra_body)
+        assert attributes.get("gen_ai.request.seed") == (7 if "seed" in names else None)
+        top_k = attributes.get("gen_ai.request.top_k")
+        assert top_k == (40.0 if "top" in names else None)
+        assert top_k is None or isinstance(top_k, float)
+        choices = 2 if "n'" in names or "Count" in names else None
+        assert attributes.get("gen_ai.request.choice.count") == choices
 
-class Slow(ConsoleSpanExporter):
-    def export(self, spans):
-        time.sleep(0.2)
-        return super().export(spans)
+    def test_what_is_no_setting_is_not_recorded(self, telemetry: Telemetry) -> None:
+        """One choice goes without saying; a value of another type could be anything."""
+        body = {"n": 1, "seed": "secret", "top_k": True, "generationConfig": 5}
+        for provider in ("openai", "gemini"):
+            span = told(telemetry, provider, chat=asked(extra_body=body))
+            assert not {
+                f"gen_ai.request.{name}" for name in ("seed", "top_k", "choice.count")
+            } & set(span.attributes or {})
 
-tracers = TracerProvider()
-tracers.add_span_processor(SimpleSpanProcessor(Slow()))
-instrument(tracer_provider=tracers)
-stream_sync("?", base_url="{server.base_url("openai")}", api_key="any").text()
-"""
-        said = subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        )
-        assert '"name": "chat' in said.stdout
+    def test_the_length_is_that_of_the_reading_of_the_network(self, telemetry: Telemetry) -> None:
+        """It ends when its stream did, not when it is told; how long you were late stands by it."""
+        ended_ns = time.time_ns() + 10**12
+        span = told(telemetry, metrics=StreamMetrics(producer_waited_s=1.5), ended_ns=ended_ns)
+        assert span.end_time == ended_ns
+        assert (span.attributes or {})["llm_sse.producer_waited_s"] == 1.5
 
     def test_what_was_written_to_the_cache(self, server: FakeServer, telemetry: Telemetry) -> None:
         """A prompt that the provider cached is told apart from one that it had cached."""
@@ -373,6 +429,116 @@ class TestMetrics:
         attributes = span.attributes or {}
         assert attributes["gen_ai.provider.name"] == "anthropic"
         assert float(attributes["gen_ai.response.time_to_first_chunk"]) < 0.9  # type: ignore[arg-type]
+        long = {
+            point.attributes["gen_ai.provider.name"]: point.sum > 0.9
+            for point in telemetry.points()["gen_ai.client.operation.duration"]
+        }
+        assert long == {"openai": True, "anthropic": False}
+
+    def test_units_and_buckets(self, telemetry: Telemetry) -> None:
+        """They are those of the conventions, figure by figure."""
+        told(telemetry)
+        seconds = (0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.64, 1.28)
+        seconds = (*seconds, 2.56, 5.12, 10.24, 20.48, 40.96, 81.92)
+        tokens = (1, 4, 16, 64, 256, 1024, 4096, 16384)
+        tokens = (*tokens, 65536, 262144, 1048576, 4194304, 16777216, 67108864)
+        expected = {
+            "gen_ai.client.operation.duration": ("s", seconds),
+            "gen_ai.client.operation.time_to_first_chunk": ("s", seconds),
+            "gen_ai.client.operation.time_per_output_chunk": ("s", seconds),
+            "gen_ai.client.token.usage": ("{token}", tokens),
+        }
+        assert {
+            metric.name: (metric.unit, metric.data.data_points[0].explicit_bounds)
+            for metric in telemetry.metrics()
+        } == expected
+
+    def test_each_figure_is_recorded_as_it_was(self, telemetry: Telemetry) -> None:
+        """From the request on, without what was before it; each gap counts once."""
+        told(telemetry)
+        points = telemetry.points()
+        (duration,) = points["gen_ai.client.operation.duration"]
+        assert (duration.count, duration.sum) == (1, 8.0)
+        (first,) = points["gen_ai.client.operation.time_to_first_chunk"]
+        assert (first.count, first.sum) == (1, 1.0)
+        (gaps,) = points["gen_ai.client.operation.time_per_output_chunk"]
+        assert (gaps.count, gaps.sum) == (5, 3 * 0.5 + 2 * 2.0)
+        assert {
+            (point.attributes["gen_ai.token.type"], point.count, point.sum)
+            for point in points["gen_ai.client.token.usage"]
+        } == {("input", 1, 3), ("output", 1, 70)}
+
+    def test_a_figure_leads_to_its_span(self, telemetry: Telemetry) -> None:
+        """A collector that keeps examples of a metric finds the trace of each."""
+        span = told(telemetry)
+        context = span.get_span_context()
+        assert context is not None
+        for points in telemetry.points().values():
+            for point in points:
+                assert point.exemplars
+                assert {example.span_id for example in point.exemplars} == {context.span_id}
+                assert {example.trace_id for example in point.exemplars} == {context.trace_id}
+
+
+#: A program whose exporters are slow and whose last act is to ask.
+PROGRAM = """
+import sys, time
+from opentelemetry import metrics, trace
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import ConsoleSpanExporter, SimpleSpanProcessor
+from llm_sse import stream_sync
+from llm_sse.otel import instrument
+
+url, order, how = sys.argv[1:]
+
+class Slow(ConsoleSpanExporter):
+    def export(self, spans):
+        time.sleep(0.2)
+        return super().export(spans)
+
+def set_providers():
+    tracers = TracerProvider()
+    tracers.add_span_processor(SimpleSpanProcessor(Slow()))
+    trace.set_tracer_provider(tracers)
+    reader = PeriodicExportingMetricReader(ConsoleMetricExporter())
+    metrics.set_meter_provider(MeterProvider([reader]))
+
+if order == "providers first":
+    set_providers()
+instrument()
+if order == "instrument first":
+    stream_sync("?", base_url=url, api_key="any").text()  # nobody is told of it
+    set_providers()
+stream = stream_sync("?", base_url=url, api_key="any")
+if how == "whole":
+    stream.text()
+else:
+    next(stream)
+"""
+
+
+class TestExit:
+    @pytest.mark.parametrize("order", ["providers first", "instrument first"])
+    @pytest.mark.parametrize("how", ["whole", "half"])
+    def test_all_is_told_before_the_process_ends(
+        self, server: FakeServer, order: str, how: str
+    ) -> None:
+        """A program that ends with its answer, or in its middle, loses neither span nor metric."""
+        if order == "instrument first":
+            server.enqueue(say("before"))
+        server.enqueue(say("one two"), *([pause(3600)] if how == "half" else []))
+        said = subprocess.run(
+            [sys.executable, "-c", PROGRAM, server.base_url("openai"), order, how],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert said.stdout.count('"name": "chat') == 1
+        assert said.stdout.count("gen_ai.client.operation.duration") == 1
+        assert said.stdout.count("gen_ai.client.token.usage") == (how == "whole")
+        assert said.stderr == ""
 
 
 class TestImport:

@@ -171,6 +171,7 @@ class Anthropic(Provider, frozen=True):
 
     format: ClassVar[str] = "Messages"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/messages",)
+    telemetry_settings: ClassVar[Mapping[str, str]] = {"top_k": "top_k"}
     ping: ClassVar[bytes] = encode_sse('{"type":"ping"}', event="ping")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:

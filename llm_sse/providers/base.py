@@ -186,6 +186,9 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     methods: ClassVar[tuple[str, ...]] = ("POST",)
     #: What stands between a server's root and the paths that the base URL leaves to us.
     root: ClassVar[str] = ""
+    #: What may stand in a request (`outer.inner`) though no argument of ours writes it, and what
+    #: OpenTelemetry calls that behind `gen_ai.request.`: `seed`, `top_k` or `choice.count`.
+    telemetry_settings: ClassVar[Mapping[str, str]] = {}
     #: What stands in a stream as a sign of life without content.
     ping: ClassVar[bytes] = encode_comment("ping")
 

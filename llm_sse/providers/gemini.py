@@ -186,6 +186,11 @@ class Gemini(Provider, frozen=True):
     paths: ClassVar[tuple[str, ...]] = (
         r"/v1(?:beta)?/models/(?P<model>[^/:]+):(?P<method>streamGenerateContent|generateContent)",
     )
+    telemetry_settings: ClassVar[Mapping[str, str]] = {
+        "generationConfig.seed": "seed",
+        "generationConfig.topK": "top_k",
+        "generationConfig.candidateCount": "choice.count",
+    }
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:
         """Write `POST {base_url}/v1beta/models/{model}:streamGenerateContent?alt=sse`.

@@ -149,6 +149,10 @@ class Ollama(Provider, frozen=True):
 
     format: ClassVar[str] = "Ollama's own, NDJSON"
     paths: ClassVar[tuple[str, ...]] = (r"/api/chat",)
+    telemetry_settings: ClassVar[Mapping[str, str]] = {
+        "options.seed": "seed",
+        "options.top_k": "top_k",
+    }
     #: A line without a value is all that NDJSON allows beside values.
     ping: ClassVar[bytes] = b"\n"
 

@@ -212,6 +212,13 @@ class OpenAI(Provider, frozen=True):
     format: ClassVar[str] = "Chat Completions"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/chat/completions",)
     root: ClassVar[str] = "/v1"
+    #: `top_k` is of servers that serve any model, `random_seed` is Mistral's.
+    telemetry_settings: ClassVar[Mapping[str, str]] = {
+        "seed": "seed",
+        "random_seed": "seed",
+        "top_k": "top_k",
+        "n": "choice.count",
+    }
 
     def __post_init__(self) -> None:
         """Check the fields of this format, too."""

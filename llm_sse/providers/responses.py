@@ -220,6 +220,8 @@ class Responses(Provider, frozen=True):
     format: ClassVar[str] = "Responses"
     paths: ClassVar[tuple[str, ...]] = (r"/v1/responses",)
     root: ClassVar[str] = "/v1"
+    #: Neither is OpenAI's own; servers that serve any model take them.
+    telemetry_settings: ClassVar[Mapping[str, str]] = {"seed": "seed", "top_k": "top_k"}
     ping: ClassVar[bytes] = encode_sse('{"type":"keepalive"}', event="keepalive")
 
     def request(self, chat: ChatRequest, key: str, base_url: str) -> HTTPRequest:

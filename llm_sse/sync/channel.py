@@ -82,6 +82,7 @@ class Channel(Generic[T]):
         closed: Whether the consumer has gone.
         timed_out: Whether it was a limit of the consumer's that closed it.
         error: What the producer ended with, if it was an error.
+        ended_at: When the producer ended, by `time.monotonic`; `None` before.
         start: What the producer learned when its request was answered, or `None` before.
         producer_waited_s: How long the producer has waited for room, in seconds.
         high_water: The most items that have waited at once.
@@ -102,6 +103,7 @@ class Channel(Generic[T]):
         self.closed = False
         self.timed_out = False
         self.error: BaseException | None = None
+        self.ended_at: float | None = None
         self.start: Any = None
         self.producer_waited_s = 0.0
         self.high_water = 0
@@ -177,6 +179,7 @@ class Channel(Generic[T]):
                 self._hand_over()
                 self.error = error
             self._pending.clear()
+            self.ended_at = time.monotonic()
             self._ended = True
             self._interrupt = None
             self._tell()

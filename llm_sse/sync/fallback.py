@@ -4,8 +4,9 @@
                              -> Reader <- Channel <- EventSource     anthropic: answers
 
 Each provider has a stream of its own, with its own thread, retries and `first_token_s`; one is
-opened when the one before it has ended. What they share is the question, the time of the call, and
-`total_s`.
+opened when the one before it has ended and somebody reads on. What they share is the question, the
+time of the call, and `total_s`. The clock of the figures stands still from a failure to the moment
+when the next provider is asked: that time is the reader's.
 """
 
 from __future__ import annotations
@@ -125,13 +126,30 @@ class Candidate(Struct, frozen=True):
         """
         if self.recording is not None:  # now, so that no other mistake leaves a file behind
             self.source.record_to(self.recording)
-        reader = Reader(self.channel, self.provider, self.limits, self.source.pace, after)
+        pace = self.source.pace
+        if after is not None:  # whose time goes on, but for that in which nobody was asked
+            pace.started = pace.clock() - after.busy_s
+        reader = Reader(self.channel, self.provider, self.limits, pace, after)
         tell_ending = self.source.tell_ending
         reader.thread = start_producer(
             self.channel, self.source, f"llm-sse-{self.provider}", after=tell_ending
         )
         reader.joins = tell_ending is None
         return reader
+
+
+class _Turn(Struct, frozen=True):
+    """Who is asked now, and what those before have left; one value, because others look at it.
+
+    Attributes:
+        reader: The stream of the provider that is asked.
+        usage: What the providers before have counted.
+        pace: The figures of their streams.
+    """
+
+    reader: Reader
+    usage: Usage | None = None
+    pace: tuple[StreamMetrics, ...] = ()
 
 
 class Fallbacks:
@@ -154,20 +172,19 @@ class Fallbacks:
         self.claimed = False
         self._left = list(candidates)
         self._failed: list[StreamError] = []
-        self._earlier_usage: Usage | None = None
-        self._earlier_pace: list[StreamMetrics] = []
         self._unread: list[Event] = []
-        self._reader = self._left.pop(0).open()
+        self._turn = _Turn(self._left.pop(0).open())
+        self._called = self._turn.reader.started
 
     @property
     def provider(self) -> str:
         """The name of the provider that is being asked."""
-        return self._reader.provider
+        return self._turn.reader.provider
 
     @property
     def answered(self) -> Answered | None:
         """How that provider answered, if it has."""
-        return self._reader.answered
+        return self._turn.reader.answered
 
     def events(self) -> Generator[Event, None, None]:
         """Yield the events of all streams; leaving early closes the one under way.
@@ -199,7 +216,7 @@ class Fallbacks:
             What it ended with, if the next provider shall be asked.
         """
         begun = False
-        with closing(self._reader.events()) as events:
+        with closing(self._turn.reader.events()) as events:
             while True:
                 try:
                     event = next(events)
@@ -246,7 +263,7 @@ class Fallbacks:
         while True:
             left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                return self._reader.wait_started(left_s)
+                return self._turn.reader.wait_started(left_s)
             except StreamClosed:
                 raise
             except StreamError as error:
@@ -257,20 +274,24 @@ class Fallbacks:
 
     def completion(self) -> Completion:
         """Return what has been delivered so far."""
-        answer = self._reader.completion()
-        usage = add_usage(self._earlier_usage, answer.usage)
+        turn = self._turn
+        answer = turn.reader.completion()
+        usage = add_usage(turn.usage, answer.usage)
         return msgspec.structs.replace(answer, usage=usage)
 
     def metrics(self) -> StreamMetrics:
-        """Return the figures so far, counted from the call on.
+        """Return the figures so far, counted from the call on; from any thread.
 
         Attempts, bytes and all waiting, the producers' and the reader's, are those of all streams;
-        what else is counted is of the one that is delivered.
+        what else is counted is of the one that is delivered. But for `total_s`, the time between a
+        failure and the read that asks the next provider is in none of them.
         """
-        latest = self._reader.metrics()
-        all_ = [*self._earlier_pace, latest]
+        turn = self._turn
+        latest = turn.reader.metrics()
+        all_ = [*turn.pace, latest]
         return msgspec.structs.replace(
             latest,
+            total_s=latest.total_s + turn.reader.started - self._called,
             attempts=sum(each.attempts for each in all_),
             body_bytes=sum(each.body_bytes for each in all_),
             producer_waited_s=sum(each.producer_waited_s for each in all_),
@@ -279,7 +300,7 @@ class Fallbacks:
     def close(self) -> None:
         """End the stream now, from any thread; nobody else is asked."""
         self.ended = True
-        self._reader.close()
+        self._turn.reader.close()
 
     def _refuse_second_reader(self) -> None:
         if self.claimed:
@@ -295,17 +316,17 @@ class Fallbacks:
 
     def _advance(self, error: StreamError) -> None:
         """Ask the next provider, and note that in the events."""
-        failed = self._reader
+        turn = self._turn
+        failed = turn.reader
         self._failed.append(without_frames(error))
-        self._earlier_usage = add_usage(self._earlier_usage, failed.completion().usage)
         self._unread += failed.unread()
         candidate = self._left.pop(0)
         self._unread.append(FellBack(failed.provider, candidate.provider, str(error)))
         reader = candidate.open(after=failed)
-        self._earlier_pace.append(failed.metrics())
-        self._reader = reader
+        usage = add_usage(turn.usage, failed.completion().usage)
+        self._turn = _Turn(reader, usage, (*turn.pace, failed.metrics()))
         if self.ended:
-            self._reader.close()
+            reader.close()
 
     def _end_with(self, error: StreamError) -> None:
         """Let the last error tell of those before it."""

@@ -26,6 +26,7 @@ __all__ = [
     "ObservedStream",
     "Observer",
     "Outcome",
+    "close_all",
     "observation_of",
     "observer",
     "set_observer",
@@ -42,7 +43,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
 
     Attributes:
         metrics: Its pace; what only its reader knows is not in it.
-        asked_s: When this provider was asked, in seconds from the call on.
+        asked_s: When this provider was asked, in seconds from the call on, as `metrics` has them.
         ended_ns: When it ended, in nanoseconds since 1970.
         error: The name of the error that it ended with, if any.
         whole: Whether the answer came to its end; neither so nor an error is a stream that was
@@ -59,7 +60,8 @@ class Outcome(Struct, frozen=True, kw_only=True):
 class Observation(Protocol):
     """What is told of one stream, in its producer's thread.
 
-    Nothing that it raises gets any further than the log. The reader waits while `begins`, `sending`
+    Nothing that it raises gets any further than the log, whatever it is: nobody else has reason to
+    interrupt that thread. The reader waits while `begins`, `sending`
     and `event` run, but not for `ended`.
     """
 
@@ -80,7 +82,11 @@ class Observer(Protocol):
     """Who makes an observation for each stream."""
 
     def called(self, provider: Provider, chat: ChatRequest, base_url: str) -> Observation:
-        """Take note of a call, in the caller's thread; perhaps nothing is sent."""
+        """Take note of a call, in the caller's thread; perhaps nothing is sent.
+
+        An `Exception` gets no further than the log. What is none may be meant for the caller (its
+        Ctrl-C, the `SystemExit` of a signal's handler, a task's time limit): it goes on to there.
+        """
 
 
 _observer: Observer | None = None
@@ -102,7 +108,11 @@ def observation_of(provider: Provider, chat: ChatRequest, base_url: str) -> Obse
     watcher = observer()
     if watcher is None:
         return None
-    return _tell(lambda: watcher.called(provider, chat, base_url))
+    try:
+        return watcher.called(provider, chat, base_url)
+    except Exception:
+        _warn()
+        return None
 
 
 class ObservedStream:
@@ -137,6 +147,10 @@ class ObservedStream:
     def is_over(self) -> bool:
         """Whether all that is left is to tell the ending, or will be in a moment."""
         return self._outcome is not None or self._channel.closed
+
+    def close(self) -> None:
+        """End the stream, from any thread, as if its reader did."""
+        self._channel.close()
 
     def events(self, events: Generator[Event, None, None]) -> Generator[Event, None, None]:
         """Yield the events, and tell of them."""
@@ -199,10 +213,26 @@ def wait_until_told(timeout_s: float) -> None:
             stream.thread.join(max(0.0, deadline - time.monotonic()))
 
 
+def close_all(timeout_s: float) -> None:
+    """Close the streams that run, and wait until the observer knows how all of them ended.
+
+    Args:
+        timeout_s: How long, in seconds, at most.
+    """
+    for stream in _under_way.copy():
+        stream.close()
+    wait_until_told(timeout_s)
+
+
 def _tell(listen: Callable[..., T], *said: object) -> T | None:
-    """Tell an observation something; a stream does not end by a mistake of it."""
+    """Tell an observation something, in the stream's own thread; its mistakes end no stream."""
     try:
         return listen(*said)
-    except Exception:
-        _log.warning("an observer of streams failed; the stream goes on", exc_info=True)
+    except BaseException:  # `SystemExit`, too: signals, and with them Ctrl-C, are the main thread's
+        _warn()
         return None
+
+
+def _warn() -> None:
+    """Log what is being handled."""
+    _log.warning("an observer of streams failed; the stream goes on", exc_info=True)

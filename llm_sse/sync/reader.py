@@ -248,6 +248,18 @@ class Reader:
         start: Answered | None = self.channel.start
         return start
 
+    @property
+    def started(self) -> float:
+        """When the stream began, by its clock."""
+        return self._pace.started
+
+    @property
+    def busy_s(self) -> float:
+        """How long an ended stream took, in seconds, without what its reader let it wait."""
+        ends = (self._ended_at, self.channel.ended_at)
+        ended = min((end for end in ends if end is not None), default=self.started)
+        return max(0.0, ended - self.started - self.channel.producer_waited_s)
+
     def unread(self) -> list[Event]:
         """Return what `wait_started` took in and no loop has read."""
         unread, self._stash = self._stash, []

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import gc
+import itertools
 import pickle
+import sys
 import threading
+import time
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -293,6 +297,66 @@ class TestClocks:
         assert (answer.metrics.attempts, answer.metrics.deltas) == (2, 2)
         assert answer.metrics.body_bytes > 0
         assert answer.metrics.gaps.total >= 1
+
+    def test_what_the_reader_does_before_it_reads_on_is_not_the_providers(
+        self, three: Three
+    ) -> None:
+        """Nobody is asked while nobody reads: that is in `total_s`, and in no time of an answer."""
+        three.openai.script(status(400))
+        three.anthropic.script(status(400))
+        answer = three.ask()
+        until(lambda: not threads("llm-sse-openai"))
+        own_s = 0.3
+        time.sleep(own_s)
+        assert answer.text() == "from gemini"
+        metrics = answer.metrics
+        assert metrics.headers_s is not None
+        assert metrics.last_content_s is not None
+        assert 0 < metrics.headers_s <= metrics.last_content_s <= metrics.total_s - own_s
+
+    def test_a_failed_providers_wait_for_its_reader_is_not_its_own(self, three: Three) -> None:
+        """Where a retry is not read, it is late; that is counted as the reader's, and of all."""
+        three.openai.script(status(503))
+        retry = RetryPolicy(max_retries=2, backoff_s=0)
+        answer = three.ask(retry=retry, buffer_size=1)
+        until(lambda: answer.metrics.producer_waited_s > 0)  # at the first of two retries
+        waited_s = answer.metrics.producer_waited_s
+        assert answer.text() == "from anthropic"
+        metrics = answer.metrics
+        assert metrics.attempts == 4
+        assert metrics.producer_waited_s >= waited_s
+        assert metrics.first_token_s is not None
+        assert metrics.first_token_s <= metrics.total_s - waited_s
+
+    def test_the_figures_never_go_back(self, three: Three) -> None:
+        """Whoever looks at any moment of the change sees each attempt once."""
+        three.openai.script(status(503))
+        answer = three.ask(retry=RetryPolicy(max_retries=2, backoff_s=0))
+        seen: list[tuple[int, float]] = []
+
+        def at_each_line(frame: FrameType, event: str, arg: object) -> Any:
+            metrics = answer.metrics
+            seen.append((metrics.attempts, metrics.total_s))
+            return at_each_line
+
+        def at_each_call(frame: FrameType, event: str, arg: object) -> Any:
+            return at_each_line if frame.f_code.co_name == "_advance" else None
+
+        traced = sys.gettrace()
+        sys.settrace(at_each_call)
+        try:
+            answer.text()
+        finally:
+            sys.settrace(traced)
+        assert len(seen) > 5
+        for before, after in itertools.pairwise([*seen, (4, answer.metrics.total_s)]):
+            assert before[0] <= after[0]
+            assert before[1] <= after[1]
+
+
+def threads(name: str) -> int:
+    """Return how many threads of this name run."""
+    return sum(thread.name == name for thread in threading.enumerate())
 
 
 class TestWaitStarted:

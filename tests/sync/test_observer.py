@@ -14,7 +14,7 @@ from llm_sse.errors import ConnectionLost, RateLimitError, StreamError
 from llm_sse.events import Event, Finish, StreamStart, Usage
 from llm_sse.providers import Provider
 from llm_sse.sync import reader
-from llm_sse.sync.observer import Outcome, observer, set_observer, wait_until_told
+from llm_sse.sync.observer import Outcome, close_all, observer, set_observer, wait_until_told
 from llm_sse.testing import FakeServer, cut, pause, say, status
 from tests.helpers import until
 from tests.sync.conftest import Ask
@@ -25,11 +25,18 @@ _seen: ContextVar[str] = ContextVar("seen", default="nothing")
 class Witness:
     """Who remembers what it was told; it may fail at every word, or take long over the ending."""
 
-    def __init__(self, *, fails: bool = False, holds: threading.Event | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        fails: bool = False,
+        holds: threading.Event | None = None,
+        error: type[BaseException] = LookupError,
+    ) -> None:
         self.told: list[object] = []
         self.outcomes: list[Outcome] = []
         self._fails = fails
         self._holds = holds
+        self._error = error
 
     def called(self, provider: Provider, chat: ChatRequest, base_url: str) -> Witness:
         """Be the observation of every call."""
@@ -43,7 +50,7 @@ class Witness:
     def sending(self) -> Context | None:
         """Send in a context of its own."""
         if self._fails:
-            raise LookupError("sending")
+            raise self._error("sending")
         context = copy_context()
         context.run(_seen.set, "the request")
         return context
@@ -62,7 +69,7 @@ class Witness:
     def _note(self, what: object) -> None:
         self.told.append(what)
         if self._fails:
-            raise LookupError(what)
+            raise self._error(what)
 
 
 class TestObserver:
@@ -102,6 +109,30 @@ class TestObserver:
         until(lambda: "ended" in witness.told)
         until(lambda: caplog.text.count("LookupError: ended") == 1)
         assert "the stream goes on" in caplog.text
+
+    def test_not_even_an_exit_of_its_own_ends_the_stream(
+        self, server: FakeServer, openai: Ask, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """In the stream's own thread whatever it raises is a mistake."""
+        witness = Witness(fails=True, error=SystemExit)
+        set_observer(witness)
+        server.script(say("one two"))
+        assert openai().text() == "one two"
+        wait_until_told(10)
+        assert witness.told[-1] == "ended"
+        assert caplog.text.count("SystemExit") >= 4
+
+    def test_a_ctrl_c_at_the_call_is_the_callers(self, server: FakeServer, openai: Ask) -> None:
+        """What comes while it is asked whom to tell, in the caller's thread, may be no mistake."""
+
+        class Interrupted(Witness):
+            def called(self, provider: Provider, chat: ChatRequest, base_url: str) -> Witness:
+                raise KeyboardInterrupt
+
+        set_observer(Interrupted())
+        with pytest.raises(KeyboardInterrupt):
+            openai()
+        assert server.requests == []
 
     def test_a_mistake_at_the_call_opens_the_stream_all_the_same(
         self, openai: Ask, caplog: pytest.LogCaptureFixture
@@ -189,6 +220,17 @@ class TestObserver:
             assert time.monotonic() - begun < 15
         wait_until_told(10)
         assert (witness.outcomes[0].error, witness.outcomes[0].whole) == (None, False)
+
+    def test_at_the_end_of_all_what_runs_is_closed(self, server: FakeServer, openai: Ask) -> None:
+        """A process that ends has told of a stream that was read by half, as of one closed."""
+        witness = Witness()
+        set_observer(witness)
+        server.script(say("one"), pause(3600))
+        answer = openai()
+        next(answer)
+        close_all(10)
+        assert (witness.outcomes[0].error, witness.outcomes[0].whole) == (None, False)
+        assert list(answer) == []
 
     def test_requests_are_sent_in_its_context(self, server: FakeServer, openai: Ask) -> None:
         """Whatever watches HTTP sees whose the request is; every attempt's."""
