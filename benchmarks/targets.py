@@ -81,10 +81,8 @@ TARGETS = (
 _DRAINED = (
     "Tried, and kept: whole chunks by one regular expression, a short way for an event of one "
     "line, deltas handed over in batches of half the buffer, one look at the clock for each read. "
-    "Profile: the table of the stages below. Reason: each of these stages is there for every "
-    "delta, and what is Python's own in it, a call here and an object there, cannot be had for "
-    "less; only to leave a stage out would be, and each is there for something that the peer does "
-    "not do"
+    "Profile: the table of the stages below. Reason: every delta goes through each of them, and "
+    "in each it costs a call or an object at least"
 )
 _TWO_WAKE_UPS = (
     "Tried, and kept: a bare lock instead of `threading.Condition` between the threads, limits "
