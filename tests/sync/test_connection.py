@@ -239,22 +239,24 @@ class TestTLS:
         with WireServer(stream([ONE, END]), context=context) as server:
             yield server.url.replace("http://127.0.0.1", "https://localhost")
 
-    def test_streams_over_tls(
-        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """A certificate of an authority named in REQUESTS_CA_BUNDLE is trusted."""
+    @pytest.fixture
+    def bundle(
+        self, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> Path:
+        """A bundle with that authority, which is the one to be used."""
         bundle = tmp_path / "ca.pem"
         authority.cert_pem.write_to_path(str(bundle))
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
+        return bundle
+
+    @pytest.mark.usefixtures("bundle")
+    def test_streams_over_tls(self, url: str) -> None:
+        """A certificate of an authority named in REQUESTS_CA_BUNDLE is trusted."""
         assert ask_openai(url).text() == "one"
 
-    def test_a_bundle_is_read_once(
-        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.usefixtures("bundle")
+    def test_a_bundle_is_read_once(self, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Connections share what was read: the usual bundle takes 20 ms, and 0.8 MB."""
-        bundle = tmp_path / "ca.pem"
-        authority.cert_pem.write_to_path(str(bundle))
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         read: list[object] = []
         load = ssl.SSLContext.load_verify_locations
 
@@ -269,25 +271,19 @@ class TestTLS:
         assert len(read) == 1
 
     def test_a_bundle_that_was_replaced_is_read_again(
-        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, authority: trustme.CA, url: str, bundle: Path
     ) -> None:
         """A process that runs for long trusts whom its bundle names now."""
-        bundle = tmp_path / "ca.pem"
         trustme.CA().cert_pem.write_to_path(str(bundle))
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         with pytest.raises(ConnectError, match="REQUESTS_CA_BUNDLE"):
             ask_openai(url).text()
         bundle.unlink()
         authority.cert_pem.write_to_path(str(bundle))
         assert ask_openai(url).text() == "one"
 
-    def test_many_threads_may_make_the_first_connections(
-        self, authority: trustme.CA, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    @pytest.mark.usefixtures("bundle")
+    def test_many_threads_may_make_the_first_connections(self, url: str) -> None:
         """They wait for one context, and all of them use it."""
-        bundle = tmp_path / "ca.pem"
-        authority.cert_pem.write_to_path(str(bundle))
-        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(bundle))
         with ThreadPoolExecutor(50) as pool:
             texts = list(pool.map(lambda _: ask_openai(url).text(), range(200)))
         assert texts == ["one"] * 200
