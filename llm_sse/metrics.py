@@ -323,7 +323,7 @@ class MetricsRecorder:
         at_once = buckets.pop(_NO_GAP, 0)
         none = max(at_once, pieces - 1 - sum(buckets.values()))
         counts = [(0.0, none)] if none else []
-        counts += [(min(_middle_s(number), longest_s), buckets[number]) for number in sorted(buckets)]
+        counts += [(min(_middle_s(at), longest_s), buckets[at]) for at in sorted(buckets)]
         return Gaps(tuple(counts), longest_s if counts else None)
 
 
