@@ -47,7 +47,8 @@ class Completion(Struct, frozen=True, kw_only=True):
         tool_calls: The tool calls in the order in which they began. A call that was cut off has
             its `error` set and what there was of it in `arguments_text`.
         citations: The sources that the answer names.
-        usage: What the answer cost, where the provider said so; over all attempts.
+        usage: What the answer cost, where the provider said so; the sum of what all attempts told,
+            of which one that was cut may have told nothing.
         finish_reason: Why the answer ended; `None` while it has not, or when it broke off.
         raw_finish_reason: The provider's own word for it. It can be there without a
             `finish_reason`: then the stream broke after the word and before its end.

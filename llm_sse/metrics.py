@@ -1,7 +1,10 @@
 """What a stream's pace was: noted where its bytes arrive, added up when somebody asks.
 
 A clock is read once for each read of the network, because everything that one read brings has
-arrived by then. Gaps go into a histogram whose buckets grow with the gap, so that a stream of a
+arrived by then. It goes on while the provider has to wait for a slow reader, because the provider
+goes on, too: by a clock that stands still meanwhile, whatever has piled up would come in no time,
+and rates would be too high. From the gaps alone the wait is taken, because it is no silence of the
+provider's. Gaps go into a histogram whose buckets grow with the gap, so that a stream of a
 million deltas needs no more memory than one of a thousand.
 
     bucket = 32 * octave + 32 * (position in the octave)      1/32 of an octave's width each
@@ -12,7 +15,9 @@ A gap read from the middle of its bucket is off by 1/64 of itself at most, 1.6 %
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Callable, Iterable
+from functools import lru_cache
 from itertools import accumulate
 
 from msgspec import Struct
@@ -52,13 +57,14 @@ class Gaps(Struct, frozen=True):
         Returns:
             Seconds; `None` where there are no gaps.
         """
-        enough = share * self.total
-        for (gap_s, _), so_far in zip(
-            self.counts, accumulate(count for _, count in self.counts), strict=True
-        ):
-            if so_far >= enough:
-                return gap_s
-        return None
+        return self.quantiles_s(share)[0]
+
+    def quantiles_s(self, *shares: float) -> list[float | None]:
+        """Return the quantile for each of these shares, which is quicker than one by one."""
+        if not self.counts:
+            return [None] * len(shares)
+        so_far = list(accumulate(count for _, count in self.counts))
+        return [self.counts[bisect_left(so_far, share * so_far[-1])][0] for share in shares]
 
     @classmethod
     def merged(cls, several: Iterable[Gaps]) -> Gaps:
@@ -79,11 +85,13 @@ class Gaps(Struct, frozen=True):
 class StreamMetrics(Struct, frozen=True, kw_only=True):
     """The pace of one stream, from the call of `stream_sync` on.
 
-    But for `total_s` and `consumer_waited_s` everything is measured where the bytes are read, by a
-    clock that stands still while the provider has to wait for you: what you do between two deltas
-    is in none of these figures. With `fallback`, nor is the time from a provider's failure to the
-    read that asks the next one. A delta is a piece of text as the provider cut it, not a model
-    token; only the provider's usage counts tokens.
+    But for `total_s` and `consumer_waited_s` everything is measured where the bytes are read, ahead
+    of you: as long as `producer_waited_s` is 0, what you do between two deltas is in none of these
+    figures. Above 0 the bytes were read later than they came. Then the times to something are upper
+    bounds, the rates are lower bounds, and the gaps, from which that wait is taken, are lower
+    bounds. With `fallback`, the time from a provider's failure to the read that asks the next one
+    is in none of them either. A delta is a piece of text as the provider cut it, not a model token;
+    only the provider's usage counts tokens.
 
     Attributes:
         headers_s: Seconds to the headers of the answer; of the attempt that was accepted.
@@ -95,17 +103,21 @@ class StreamMetrics(Struct, frozen=True, kw_only=True):
         last_content_s: Seconds to the last piece of content so far.
         total_s: Seconds to the end of the stream as you read it (or to now, while it runs).
         deltas: How many text deltas were delivered to you.
-        deltas_per_s: The rate of the text deltas after the first one; `None` below two.
+        deltas_per_s: The text deltas after those of the first read of the network that brought any,
+            over the time from that read to the last one; `None` where one read brought them all.
         gap_p50_s: The median gap between two pieces of content, in seconds. What one read of the
             network brings has no gaps: they count as 0.
-        gap_p95_s: The gap that 95 % do not exceed.
-        gap_p99_s: The gap that 99 % do not exceed.
+        gap_p95_s: The gap that 95 % do not exceed; the longest one where there are fewer than 20.
+        gap_p99_s: The gap that 99 % do not exceed; the longest one where there are fewer than 100.
         longest_gap_s: The longest gap, exactly; the percentiles are right to 1.6 %.
         gaps: The distribution of the gaps.
-        output_tokens: Output tokens by the provider's usage, hidden reasoning included.
-        output_tokens_per_s: These tokens over `last_content_s`; `None` without usage.
+        output_tokens: Output tokens by the provider's usage, hidden reasoning included; of an
+            answer that was cut and continued, what it told of the parts, maybe less than all.
+        output_tokens_per_s: These tokens over `last_content_s`; `None` without usage, and where the
+            answer was continued.
         body_bytes: Bytes of the accepted answers' bodies, all attempts together.
         attempts: How many requests were begun.
+        resumes: How many of them were to continue an answer that had been cut.
         producer_waited_s: Seconds in which the provider was not read, because `buffer_size` events
             waited for you.
         consumer_waited_s: Seconds in which you waited for the provider.
@@ -131,6 +143,7 @@ class StreamMetrics(Struct, frozen=True, kw_only=True):
     output_tokens_per_s: float | None = None
     body_bytes: int = 0
     attempts: int = 0
+    resumes: int = 0
     producer_waited_s: float = 0.0
     consumer_waited_s: float = 0.0
     buffer_high_water: int = 0
@@ -143,8 +156,11 @@ class StreamMetrics(Struct, frozen=True, kw_only=True):
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Output tokens over `total_s`: what you got, your own time included."""
-        if self.output_tokens is None or self.total_s <= 0:
+        """Output tokens over `total_s`: what you got, your own time included.
+
+        `None` where `output_tokens_per_s` is `None` for want of a count of all tokens.
+        """
+        if self.output_tokens is None or self.resumes or self.total_s <= 0:
             return None
         return self.output_tokens / self.total_s
 
@@ -165,13 +181,15 @@ class MetricsRecorder:
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
         self.started = self._now = clock()
-        self._attempts = self._bytes = self._texts = self._others = 0
+        self._waited_s = self._last_waited_s = 0.0
+        self._attempts = self._resumes = self._bytes = self._texts = self._others = 0
         self._headers: float | None = None
         self._first_event: float | None = None
         self._first: float | None = None
         self._last: float | None = None
         self._first_text: float | None = None
         self._last_text: float | None = None
+        self._texts_of_first_read = 0
         self._buckets: dict[int, int] = {}
         self._longest_s = 0.0
 
@@ -180,15 +198,13 @@ class MetricsRecorder:
         self._attempts += 1
         if self._first is None:
             self._headers = self._first_event = None
+        else:
+            self._resumes += 1
 
-    def headers(self, waited_s: float) -> None:
-        """Note that a request was accepted.
-
-        Args:
-            waited_s: How long the provider had to wait so far, in seconds.
-        """
+    def headers(self) -> None:
+        """Note that a request was accepted."""
         if self._headers is None:
-            self._headers = self.clock() - waited_s
+            self._headers = self.clock()
 
     def chunk(self, size: int, waited_s: float) -> None:
         """Note that so many bytes have been read; the events that follow came with them.
@@ -197,7 +213,8 @@ class MetricsRecorder:
             size: How many.
             waited_s: How long the provider had to wait so far, in seconds.
         """
-        self._now = self.clock() - waited_s
+        self._now = self.clock()
+        self._waited_s = waited_s
         self._bytes += size
 
     def event(self) -> None:
@@ -212,21 +229,30 @@ class MetricsRecorder:
             self._texts += 1
             if now is self._last_text:  # the same object: of the same read
                 return
+            if self._last_text is self._first_text:
+                self._early_text(now)
             self._last_text = now
-            if self._first_text is None:
-                self._first_text = now
         else:
             self._others += 1
         if now is not self._last:
             self._first_of_read(now)
 
+    def _early_text(self, now: float) -> None:
+        """Note the first text of all, or the first one of the second read that brings any."""
+        if self._first_text is None:
+            self._first_text = now
+        else:
+            self._texts_of_first_read = self._texts - 1
+
     def _first_of_read(self, now: float) -> None:
         last, self._last = self._last, now
+        waited_s, last_waited_s = self._waited_s, self._last_waited_s
+        self._last_waited_s = waited_s
         if last is None:
             self._first = now
             self.event()
             return
-        gap_s = now - last
+        gap_s = now - last - (waited_s - last_waited_s)
         bucket = _NO_GAP
         if gap_s >= _SHORTEST_GAP_S:
             mantissa, octave = math.frexp(gap_s / _SHORTEST_GAP_S)
@@ -255,8 +281,10 @@ class MetricsRecorder:
             buffer_high_water: The most events that waited at once.
         """
         gaps = self._gaps()
-        first, last, texts = self._first_text, self._last_text, self._texts
+        p50_s, p95_s, p99_s = gaps.quantiles_s(0.5, 0.95, 0.99)
+        first, last = self._first_text, self._last_text
         spread_s = 0.0 if first is None or last is None else last - first
+        later_texts = self._texts - self._texts_of_first_read
         tokens = usage.output_tokens if usage is not None else None
         last_content_s = self._since(self._last)
         return StreamMetrics(
@@ -267,18 +295,19 @@ class MetricsRecorder:
             last_content_s=last_content_s,
             total_s=(self.clock() if ended is None else ended) - self.started,
             deltas=deltas,
-            deltas_per_s=(texts - 1) / spread_s if texts > 1 and spread_s > 0 else None,
-            gap_p50_s=gaps.quantile_s(0.5),
-            gap_p95_s=gaps.quantile_s(0.95),
-            gap_p99_s=gaps.quantile_s(0.99),
+            deltas_per_s=later_texts / spread_s if spread_s > 0 else None,
+            gap_p50_s=p50_s,
+            gap_p95_s=p95_s,
+            gap_p99_s=p99_s,
             longest_gap_s=gaps.longest_s,
             gaps=gaps,
             output_tokens=tokens,
             output_tokens_per_s=tokens / last_content_s
-            if tokens is not None and last_content_s
+            if tokens is not None and not self._resumes and last_content_s
             else None,
             body_bytes=self._bytes,
             attempts=self._attempts,
+            resumes=self._resumes,
             producer_waited_s=producer_waited_s,
             consumer_waited_s=consumer_waited_s,
             buffer_high_water=buffer_high_water,
@@ -295,8 +324,12 @@ class MetricsRecorder:
         at_once = buckets.pop(_NO_GAP, 0)
         none = max(at_once, pieces - 1 - sum(buckets.values()))
         counts = [(0.0, none)] if none else []
-        for bucket, count in sorted(buckets.items()):
-            octave, place = divmod(bucket, _BUCKETS_PER_OCTAVE)
-            middle = 2.0**octave * (1 + (place + 0.5) / _BUCKETS_PER_OCTAVE)
-            counts.append((min(middle * _SHORTEST_GAP_S, longest_s), count))
+        counts += [(min(_middle_s(at), longest_s), buckets[at]) for at in sorted(buckets)]
         return Gaps(tuple(counts), longest_s if counts else None)
+
+
+@lru_cache(maxsize=1024)
+def _middle_s(bucket: int) -> float:
+    """Return the middle of a bucket, in seconds."""
+    octave, place = divmod(bucket, _BUCKETS_PER_OCTAVE)
+    return 2.0**octave * (1 + (place + 0.5) / _BUCKETS_PER_OCTAVE) * _SHORTEST_GAP_S

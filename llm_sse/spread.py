@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from itertools import count, islice
 from typing import Union
 
 from msgspec import Struct
 
+from .events import FinishReason
 from .metrics import Gaps, StreamMetrics
 
-__all__ = ["MIN_RUNS", "Benchmark", "ProviderRuns", "RunError", "Spread"]
+__all__ = ["MIN_RUNS", "Benchmark", "EarlyEnd", "ProviderRuns", "RunError", "Spread"]
 
 #: Below this a median is not told without a mark: three runs may all be flukes.
 MIN_RUNS = 5
@@ -25,6 +27,7 @@ class Spread(Struct, frozen=True, kw_only=True):
         lowest: The lowest.
         highest: The highest.
         runs: How many runs had the figure.
+        enough: Whether they were enough to tell it without a mark.
     """
 
     median: float
@@ -33,16 +36,12 @@ class Spread(Struct, frozen=True, kw_only=True):
     lowest: float
     highest: float
     runs: int
+    enough: bool
 
     @property
     def iqr(self) -> float:
         """The interquartile range: the middle half of the runs lies within so much."""
         return self.q3 - self.q1
-
-    @property
-    def enough(self) -> bool:
-        """Whether there were enough runs to tell it without a mark."""
-        return self.runs >= MIN_RUNS
 
     @classmethod
     def of(cls, figures: Iterable[float | None]) -> Spread | None:
@@ -62,6 +61,7 @@ class Spread(Struct, frozen=True, kw_only=True):
             lowest=there[0],
             highest=there[-1],
             runs=len(there),
+            enough=len(there) >= MIN_RUNS,
         )
 
 
@@ -79,6 +79,36 @@ class RunError(Struct, frozen=True, kw_only=True):
     message: str
 
 
+#: How an answer ends that is all of what was asked for; `length` is the limit that was asked for.
+_WHOLE = ("stop", "length", "tool_calls")
+
+
+class EarlyEnd(Struct, frozen=True, kw_only=True):
+    """A run that succeeded, though its answer is none to compare by: it was cut, or has no text.
+
+    Attributes:
+        iteration: Which one, from 1 on.
+        finish_reason: Why it ended, where the provider said so.
+        deltas: How many text deltas it had.
+    """
+
+    iteration: int
+    finish_reason: Union[FinishReason, None]
+    deltas: int
+
+    def __str__(self) -> str:
+        reason = self.finish_reason or "no reason that was told"
+        deltas = "1 text delta" if self.deltas == 1 else f"{self.deltas or 'no'} text deltas"
+        return f"ended by {reason}, with {deltas}"
+
+    @classmethod
+    def of(cls, iteration: int, reason: FinishReason | None, deltas: int) -> EarlyEnd | None:
+        """Return it for such a run, else `None`; calls of tools need no text."""
+        if reason in _WHOLE and (deltas or reason == "tool_calls"):
+            return None
+        return cls(iteration=iteration, finish_reason=reason, deltas=deltas)
+
+
 class ProviderRuns(Struct, frozen=True, kw_only=True):
     """What one provider did in a benchmark.
 
@@ -91,6 +121,9 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
         provider: The provider's name.
         model: The model that answered, where the provider said so; else the one that was asked for.
         runs: The figures of each run that succeeded.
+        finish_reasons: Why the answer of each of them ended.
+        early: Those of them whose answers were cut, as by a filter, or empty: their figures are
+            counted, and may look better than those of whole answers.
         errors: The runs that failed.
         headers_s: Seconds to the headers of the answer.
         first_token_s: Seconds to the first visible text.
@@ -108,6 +141,8 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
     provider: str
     model: Union[str, None]
     runs: tuple[StreamMetrics, ...]
+    finish_reasons: tuple[Union[FinishReason, None], ...]
+    early: tuple[EarlyEnd, ...]
     errors: tuple[RunError, ...]
     headers_s: Union[Spread, None]
     first_token_s: Union[Spread, None]
@@ -122,8 +157,13 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
 
     @property
     def enough(self) -> bool:
-        """Whether enough runs succeeded for the figures to be told without a mark."""
+        """Whether enough runs succeeded; a figure that not all of them had has its own mark."""
         return len(self.runs) >= MIN_RUNS
+
+    @property
+    def iterations(self) -> list[int]:
+        """Which ones the runs that succeeded were, from 1 on."""
+        return _iterations(self.runs, self.errors)
 
     @classmethod
     def of(
@@ -131,11 +171,24 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
         label: str,
         provider: str,
         model: str | None,
-        runs: Iterable[StreamMetrics],
+        answers: Iterable[tuple[StreamMetrics, FinishReason | None]],
         errors: Iterable[RunError],
     ) -> ProviderRuns:
-        """Return what the runs have in common."""
-        runs = tuple(runs)
+        """Return what the runs have in common.
+
+        Args:
+            label: What it is called in tables.
+            provider: The provider's name.
+            model: The model that answered.
+            answers: The figures of each run that succeeded, and why its answer ended.
+            errors: The runs that failed.
+        """
+        answers, errors = tuple(answers), tuple(errors)
+        runs = tuple(run for run, _ in answers)
+        ends = (
+            EarlyEnd.of(iteration, reason, run.deltas)
+            for iteration, (run, reason) in zip(_iterations(runs, errors), answers, strict=True)
+        )
 
         def spread(name: str) -> Spread | None:
             return Spread.of(getattr(run, name) for run in runs)
@@ -145,7 +198,9 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
             provider=provider,
             model=model,
             runs=runs,
-            errors=tuple(errors),
+            finish_reasons=tuple(reason for _, reason in answers),
+            early=tuple(end for end in ends if end is not None),
+            errors=errors,
             headers_s=spread("headers_s"),
             first_token_s=spread("first_token_s"),
             total_s=spread("total_s"),
@@ -157,6 +212,12 @@ class ProviderRuns(Struct, frozen=True, kw_only=True):
             longest_gap_s=spread("longest_gap_s"),
             gaps=Gaps.merged(run.gaps for run in runs),
         )
+
+
+def _iterations(runs: Collection[StreamMetrics], errors: Collection[RunError]) -> list[int]:
+    """Return the numbers of the runs that succeeded: those that no error has."""
+    failed = {error.iteration for error in errors}
+    return list(islice((number for number in count(1) if number not in failed), len(runs)))
 
 
 class Benchmark(Struct, frozen=True, kw_only=True):

@@ -52,7 +52,7 @@ class TestMetricsRecorder:
         """Each figure is what its name says, in seconds from the start."""
         recorder.attempt()
         clock.now += 0.125
-        recorder.headers(0)
+        recorder.headers()
         clock.now += 0.125
         recorder.chunk(10, 0)
         recorder.event()
@@ -81,7 +81,7 @@ class TestMetricsRecorder:
             last_content_s=2.0,
             total_s=4.0,
             deltas=6,
-            deltas_per_s=5.0,
+            deltas_per_s=4.0,
             gap_p50_s=0.0,
             gap_p95_s=0.5,
             gap_p99_s=0.5,
@@ -97,18 +97,79 @@ class TestMetricsRecorder:
         )
         assert (metrics.ttft_ms, metrics.tokens_per_s, metrics.runs) == (1000.0, 2.0, 1)
 
-    def test_a_slow_consumer_is_in_no_figure(self, clock: Clock, recorder: MetricsRecorder) -> None:
-        """The clock of the arrivals stands still while the provider has to wait."""
+    def test_a_slow_consumer_is_in_no_gap(self, clock: Clock, recorder: MetricsRecorder) -> None:
+        """What the provider had to wait is taken from the very gap that it is in."""
         clock.now += 1
         arrive(recorder, TextDelta)
         clock.now += 60.25
         arrive(recorder, TextDelta, waited_s=60)
+        clock.now += 0.5
+        arrive(recorder, TextDelta, waited_s=60)
         clock.now += 60.25
         arrive(recorder, TextDelta, waited_s=120)
-        metrics = recorder.metrics(deltas=3)
-        assert (metrics.longest_gap_s, metrics.last_content_s) == (0.25, 1.5)
-        assert metrics.deltas_per_s == 4
-        assert metrics.total_s == 121.5
+        metrics = recorder.metrics(deltas=4)
+        assert (metrics.longest_gap_s, metrics.gap_p50_s) == (0.5, pytest.approx(0.25, rel=1 / 64))
+        assert (metrics.gaps.total, metrics.total_s) == (3, 122)
+
+    def test_a_slow_consumer_makes_no_rate_higher(
+        self, clock: Clock, recorder: MetricsRecorder
+    ) -> None:
+        """A provider at 50 tokens/s that is read at 25 has 25: never more than it had sent."""
+        clock.now += 1
+        arrive(recorder, TextDelta)
+        for turn in range(1, 101):
+            clock.now += 0.04
+            arrive(recorder, TextDelta, waited_s=0.039 * turn)
+        metrics = recorder.metrics(deltas=101, usage=Usage(output_tokens=125))
+        assert metrics.last_content_s == pytest.approx(5)
+        assert metrics.deltas_per_s == pytest.approx(25)
+        assert metrics.output_tokens_per_s == pytest.approx(25)
+
+    def test_times_are_those_of_the_reads(self, clock: Clock, recorder: MetricsRecorder) -> None:
+        """Where the provider had to wait before, each moment is later, and none is made up."""
+        recorder.attempt()
+        clock.now += 3
+        recorder.headers()
+        clock.now += 1
+        recorder.chunk(10, 2.0)
+        recorder.event()
+        clock.now += 1
+        arrive(recorder, ReasoningDelta, waited_s=2.5)
+        clock.now += 1
+        arrive(recorder, TextDelta, waited_s=3.25)
+        metrics = recorder.metrics()
+        assert (metrics.headers_s, metrics.first_event_s) == (3, 4)
+        assert (metrics.first_content_s, metrics.first_token_s, metrics.last_content_s) == (5, 6, 6)
+        assert metrics.longest_gap_s == 0.25
+
+    @pytest.mark.parametrize("lumps", [2, 3, 5, 50])
+    def test_lumps_have_the_rate_of_what_is_in_them(
+        self, clock: Clock, recorder: MetricsRecorder, lumps: int
+    ) -> None:
+        """11 deltas in each tenth of a second are 110 per second, however few there are."""
+        for _ in range(lumps):
+            clock.now += 0.1
+            arrive(recorder, ReasoningDelta, *[TextDelta] * 11)
+        assert recorder.metrics().deltas_per_s == pytest.approx(110)
+
+    def test_the_percentiles_are_those_of_their_names(
+        self, clock: Clock, recorder: MetricsRecorder
+    ) -> None:
+        """Of 200 gaps of 1 to 200 ms the 100th, the 190th and the 198th; below 100, the longest."""
+        arrive(recorder, TextDelta)
+        few = []
+        for number in range(1, 201):
+            clock.now += number / 1000
+            arrive(recorder, TextDelta)
+            few.append(recorder.metrics())
+        whole = few[-1]
+        bound = 1 / 64
+        assert whole.gap_p50_s == pytest.approx(0.100, rel=bound)
+        assert whole.gap_p95_s == pytest.approx(0.190, rel=bound)
+        assert whole.gap_p99_s == pytest.approx(0.198, rel=bound)
+        assert few[98].gap_p99_s == few[98].gaps.quantile_s(1.0)
+        assert few[98].gap_p95_s == pytest.approx(0.095, rel=bound)
+        assert few[18].gap_p95_s == few[18].gaps.quantile_s(1.0)
 
     def test_an_attempt_that_brought_nothing_is_forgotten(
         self, clock: Clock, recorder: MetricsRecorder
@@ -117,24 +178,39 @@ class TestMetricsRecorder:
         for _ in range(2):
             recorder.attempt()
             clock.now += 1
-            recorder.headers(0)
+            recorder.headers()
             recorder.chunk(5, 0)
             recorder.event()
         metrics = recorder.metrics()
         assert (metrics.headers_s, metrics.first_event_s) == (2, 2)
-        assert (metrics.attempts, metrics.body_bytes) == (2, 10)
+        assert (metrics.attempts, metrics.resumes, metrics.body_bytes) == (2, 0, 10)
 
     def test_a_continuation_goes_on(self, clock: Clock, recorder: MetricsRecorder) -> None:
         """After content a new attempt is the same answer, and the outage is a gap."""
         recorder.attempt()
-        recorder.headers(0)
+        recorder.headers()
         arrive(recorder, TextDelta)
         recorder.attempt()
         clock.now += 2
-        recorder.headers(0)
+        recorder.headers()
         arrive(recorder, TextDelta)
         metrics = recorder.metrics()
         assert (metrics.headers_s, metrics.first_token_s, metrics.longest_gap_s) == (0, 0, 2)
+        assert (metrics.attempts, metrics.resumes) == (2, 1)
+
+    def test_tokens_of_a_part_have_no_rate(self, clock: Clock, recorder: MetricsRecorder) -> None:
+        """What was told of a continued answer need not be of all of it: it is no rate's count."""
+        recorder.attempt()
+        clock.now += 1
+        arrive(recorder, TextDelta)
+        usage = Usage(output_tokens=2)
+        assert recorder.metrics(usage=usage).output_tokens_per_s == 2
+        recorder.attempt()
+        clock.now += 1
+        arrive(recorder, TextDelta)
+        metrics = recorder.metrics(usage=usage)
+        assert metrics.output_tokens == 2
+        assert (metrics.output_tokens_per_s, metrics.tokens_per_s) == (None, None)
 
     def test_an_answer_without_text(self, clock: Clock, recorder: MetricsRecorder) -> None:
         """A tool call is content and has gaps, but it is no visible token."""

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
-from ..spread import Benchmark, ProviderRuns
+from ..spread import MIN_RUNS, Benchmark, ProviderRuns
 from .bench_report import INTERRUPTED, MARK
 
 if TYPE_CHECKING:
@@ -68,28 +68,27 @@ def figure_of(result: Benchmark) -> Figure:
 
     figure = Figure(figsize=(11, 4.5), layout="constrained")
     left, right = figure.subplots(1, 2)
-    marked = [
-        (provider, _plain(provider.label) + ("" if provider.enough else " *"))
-        for provider in result.providers
-    ]
-    _draw_first_tokens(left, marked)
-    left.set_title(f"time to the first token, {result.iterations} runs each")
-    _draw_gaps(right, marked)
+    fewest = min(_draw_first_tokens(left, result), _draw_gaps(right, result))
+    left.set_title("time to the first token")
     right.set_title("gaps, all runs together")
-    marks = [] if all(provider.enough for provider in result.providers) else [MARK]
+    marks = [] if fewest >= MIN_RUNS else [MARK]
     marks += [INTERRUPTED] if result.interrupted else []
     if marks:
         figure.supxlabel("; ".join(marks), fontsize="small")
     return figure
 
 
-def _draw_first_tokens(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> None:
-    """Draw each run's time to the first token, all of them above 0 and below the frame."""
+def _draw_first_tokens(axes: Axes, result: Benchmark) -> int:
+    """Draw each run's time to the first token, all of them above 0 and below the frame.
+
+    Returns:
+        The least number of runs that anything drawn is of.
+    """
     timed = [
-        (label, [run.ttft_ms for run in provider.runs if run.ttft_ms is not None])
-        for provider, label in marked
+        (_of_runs(provider, len(times), "\n"), times)
+        for provider in result.providers
+        if (times := [run.ttft_ms for run in provider.runs if run.ttft_ms is not None])
     ]
-    timed = [(label, times) for label, times in timed if times]
     if timed:
         axes.boxplot([times for _, times in timed], showfliers=False)
         for place, (_, times) in enumerate(timed, 1):
@@ -97,28 +96,35 @@ def _draw_first_tokens(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> No
         axes.set_xticks(range(1, len(timed) + 1), [label for label, _ in timed], rotation=20)
         axes.set_ylim(0, 1.08 * max(max(times) for _, times in timed) or 1.0)
     axes.set_ylabel("ms")
+    return min((len(times) for _, times in timed), default=MIN_RUNS)
 
 
-def _draw_gaps(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> None:
+def _draw_gaps(axes: Axes, result: Benchmark) -> int:
     """Draw which share of the gaps is no longer than so much.
 
     A line begins with the share of the gaps that are 0, for which the scale has no place.
+
+    Returns:
+        The least number of runs that anything drawn is of.
     """
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
-    found = [gap_s * 1000 for each, _ in marked for gap_s, _ in each.gaps.counts if gap_s]
+    drawn = [
+        (each, sum(run.gaps.total > 0 for run in each.runs))
+        for each in result.providers
+        if each.gaps.total
+    ]
+    found = [gap_s * 1000 for each, _ in drawn for gap_s, _ in each.gaps.counts if gap_s]
     shortest, longest = (min(found) / 1.5, max(found) * 1.5) if found else (1.0, 10.0)
-    for provider, label in marked:
+    for provider, runs in drawn:
         total = provider.gaps.total
-        if not total:
-            continue
         so_far = 0
         points = {shortest: 0.0}
         for gap_s, count in provider.gaps.counts:
             so_far += count
             points[gap_s * 1000 or shortest] = 100 * so_far / total
         points[longest] = 100.0
-        axes.step(list(points), list(points.values()), where="post", label=label)
+        axes.step(list(points), list(points.values()), where="post", label=_of_runs(provider, runs))
     axes.set_xscale("log")
     axes.set_xlim(shortest, longest)
     axes.set_ylim(0, 101)
@@ -130,6 +136,13 @@ def _draw_gaps(axes: Axes, marked: list[tuple[ProviderRuns, str]]) -> None:
     axes.set_ylabel("% of the gaps that are no longer")
     if axes.get_legend_handles_labels()[1]:
         axes.legend()
+    return min((runs for _, runs in drawn), default=MIN_RUNS)
+
+
+def _of_runs(provider: ProviderRuns, runs: int, between: str = ", ") -> str:
+    """Return a label that says of how many runs a figure is, with a mark if of too few."""
+    counted = "1 run" if runs == 1 else f"{runs} runs"
+    return f"{_plain(provider.label)}{between}{counted}{'' if runs >= MIN_RUNS else ' *'}"
 
 
 def _plain(label: str) -> str:

@@ -91,31 +91,36 @@ def print_result(result: Benchmark, clean: Callable[[str], str]) -> None:
     for title, _, _ in _COLUMNS:
         table.add_column(title, justify="right", no_wrap=True)
     table.columns[0].overflow = "fold"
+    marked = False
     for provider in result.providers:
         runs = f"{len(provider.runs)}/{result.iterations}{'' if provider.enough else ' *'}"
-        cells = (_cell(getattr(provider, name), factor) for _, name, factor in _COLUMNS)
-        table.add_row(clean(provider.label), runs, *cells)
+        spreads = [(getattr(provider, name), factor) for _, name, factor in _COLUMNS]
+        marked |= not provider.enough
+        marked |= any(spread is not None and not spread.enough for spread, _ in spreads)
+        table.add_row(clean(provider.label), runs, *(_cell(*spread) for spread in spreads))
     console.print(table)
     console.print("median, and quartiles below it, of the runs that succeeded")
-    if not all(provider.enough for provider in result.providers):
+    if marked:
         console.print(MARK)
     if result.interrupted:
         console.print(INTERRUPTED)
 
 
 def _cell(spread: Spread | None, factor: float) -> str:
-    """Return a median and its quartiles, with three digits or so."""
+    """Return a median and its quartiles, with three digits or so, and a mark if of too few runs."""
     if spread is None:
         return "-"
     middle, low, high = (value * factor for value in (spread.median, spread.q1, spread.q3))
     digits = 0 if middle >= 100 else 1 if middle >= 10 else 2
-    return f"{middle:.{digits}f}\n{low:.{digits}f}-{high:.{digits}f}"
+    mark = "" if spread.enough else "*"
+    return f"{middle:.{digits}f}{mark}\n{low:.{digits}f}-{high:.{digits}f}"
 
 
 def as_csv(result: Benchmark) -> str:
     """Return one line for each run, with everything that was measured but the distribution."""
     text = io.StringIO()
-    names = ("label", "provider", "model", "iteration", "error", "message", *_FIGURES)
+    about = ("label", "provider", "model", "iteration", "error", "message", "finish_reason")
+    names = (*about, *_FIGURES)
     writer = csv.DictWriter(text, names, lineterminator="\n")
     writer.writeheader()
     for provider in result.providers:
@@ -127,12 +132,12 @@ def as_csv(result: Benchmark) -> str:
 
 def _runs(provider: ProviderRuns) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield the number of each run and what there is to say of it, in the order of the runs."""
-    errors = {error.iteration: error for error in provider.errors}
-    succeeded = iter(provider.runs)
-    for iteration in range(1, len(provider.runs) + len(errors) + 1):
-        if iteration in errors:
-            error = errors[iteration]
-            yield iteration, {"error": error.error, "message": error.message}
-        else:
-            figures = msgspec.structs.asdict(next(succeeded))
-            yield iteration, {name: figures[name] for name in _FIGURES}
+    lines: dict[int, dict[str, Any]] = {
+        error.iteration: {"error": error.error, "message": error.message}
+        for error in provider.errors
+    }
+    ended = zip(provider.iterations, provider.runs, provider.finish_reasons, strict=True)
+    for iteration, run, reason in ended:
+        figures = msgspec.structs.asdict(run)
+        lines[iteration] = {name: figures[name] for name in _FIGURES} | {"finish_reason": reason}
+    yield from sorted(lines.items())

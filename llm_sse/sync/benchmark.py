@@ -8,6 +8,7 @@ from typing import Any
 from msgspec import Struct
 
 from ..errors import ConfigurationError, StreamError
+from ..events import FinishReason
 from ..metrics import StreamMetrics
 from ..providers import Provider
 from ..retry import RetryPolicy
@@ -31,12 +32,14 @@ class BenchmarkRun(Struct, frozen=True, kw_only=True):
         label: Whose it was.
         iteration: Which one of that provider's, from 1 on.
         metrics: Its figures, if it succeeded.
+        finish_reason: Why the answer ended then, where the provider said so.
         error: What it failed with, if it did.
     """
 
     label: str
     iteration: int
     metrics: StreamMetrics | None = None
+    finish_reason: FinishReason | None = None
     error: RunError | None = None
 
 
@@ -52,7 +55,7 @@ class _Entry:
         self.label: str = label or ":".join(str(part) for part in named if part)
         self.arguments = {**arguments, **own}
         self.model = self.asked_model
-        self.runs: list[StreamMetrics] = []
+        self.answers: list[tuple[StreamMetrics, FinishReason | None]] = []
         self.errors: list[RunError] = []
 
     def run(self, prompt: str | None, iteration: int) -> BenchmarkRun:
@@ -61,7 +64,7 @@ class _Entry:
             with stream_sync(prompt, **self.arguments) as stream:
                 for _ in stream:
                     pass
-                self.model = stream.completion.model or self.model
+                said = stream.completion
                 metrics = stream.metrics
         except StreamError as failure:
             error = RunError(
@@ -69,12 +72,18 @@ class _Entry:
             )
             self.errors.append(error)
             return BenchmarkRun(label=self.label, iteration=iteration, error=error)
-        self.runs.append(metrics)
-        return BenchmarkRun(label=self.label, iteration=iteration, metrics=metrics)
+        self.model = said.model or self.model
+        self.answers.append((metrics, said.finish_reason))
+        return BenchmarkRun(
+            label=self.label,
+            iteration=iteration,
+            metrics=metrics,
+            finish_reason=said.finish_reason,
+        )
 
     def result(self) -> ProviderRuns:
         """Return what the runs have in common."""
-        return ProviderRuns.of(self.label, self.provider, self.model, self.runs, self.errors)
+        return ProviderRuns.of(self.label, self.provider, self.model, self.answers, self.errors)
 
 
 class Measurement:

@@ -286,7 +286,7 @@ class EventSource:
             if not 200 <= stream.status < 300:
                 body = stream.read_all(_MAX_ERROR_BODY_BYTES, _REST_S)
                 raise provider.error(stream.status, stream.headers, body)
-            pace.headers(channel.producer_waited_s)
+            pace.headers()
             channel.set_start(answered)
             broken: ConnectionLost | None = None
             try:

@@ -75,29 +75,36 @@ def stream_with_retry(
     return stream_sync(prompt, retry=policy, **arguments)
 
 
-def measure_stream(stream: TokenStream | str | None = None, **arguments: Any) -> StreamMetrics:
+def measure_stream(source: TokenStream | str | None = None, /, **arguments: Any) -> StreamMetrics:
     """Read a stream to its end and return its pace: the figures of a single run.
 
     One run says next to nothing about a provider, and `runs` says that it is one; `benchmark` asks
     often enough.
 
     Args:
-        stream: A stream, or a prompt for a new one. What is read of it before counts, too.
-        arguments: Those of `stream_sync`, with a prompt.
+        source: A stream, or a prompt for a new one. What is read of a stream before counts, too.
+        arguments: Those of `stream_sync` for a new one; with `stream=False` the figures are those
+            of an answer that comes as a whole. A stream takes none.
 
     Returns:
         The stream's metrics, `ttft_ms`, `deltas_per_s`, `tokens_per_s` and many more.
 
     Raises:
+        ConfigurationError: The arguments do not go together; nothing was sent.
         StreamError: What the stream ended with.
         StreamClosed: It was closed before its end: that is the pace of no answer.
     """
-    if not isinstance(stream, TokenStream):
-        stream = stream_sync(stream, **arguments)
+    if source is None:  # by name
+        name = "stream" if isinstance(arguments.get("stream"), TokenStream) else "prompt"
+        source = arguments.pop(name, None)
+    if not isinstance(source, TokenStream):
+        if "prompt" in arguments:
+            raise ConfigurationError("measure_stream was given two prompts")
+        source = stream_sync(source, **arguments)
     elif arguments:
         raise ConfigurationError(
             f"a stream that was opened already takes no more arguments: {', '.join(arguments)}"
         )
     del arguments  # an error that the stream ends in has this frame, which must not hold the key
-    stream.text()
-    return stream.metrics
+    source.text()
+    return source.metrics

@@ -345,7 +345,38 @@ class TestMachine:
         assert "server's CPU per delta, us" in body
 
 
+#: The promises, once more: key, figure, whose, against whose, the most that it may be.
+PROMISED = {
+    ("drain", "cpu_us", "llm-sse", "tutorial", 1.0),
+    ("drain", "cpu_us", "llm-sse", "openai", 0.05),
+    ("drain", "cpu_us", "llm-sse-anthropic", "anthropic", 0.1),
+    ("drain", "cpu_us", "llm-sse-gemini", "google-genai", 1 / 30),
+    ("drain", "cpu_us", "llm-sse", "sseclient-py", 0.5),
+    ("drain", "cpu_us", "llm-sse", "floor", 4.0),
+    ("paced 50", "cpu_us", "llm-sse", "tutorial", 1.5),
+    ("paced 50", "cpu_us", "llm-sse", "openai", 0.25),
+    ("paced 50", "latency_p50_us", "llm-sse", "openai", 1 / 3),
+    ("import", "cpu_ms", "llm-sse", "tutorial", 1.3),
+    ("import", "cpu_ms", "llm-sse", "openai", 0.25),
+    ("sleeper", "grown_mb", "llm-sse", None, 1.0),
+    ("idle", "kb_per_stream", "llm-sse", None, 100.0),
+}
+
+
 class TestTargets:
+    def test_no_promise_is_loosened(self) -> None:
+        """A bound that is missed is told as missed: it is not moved until it is met."""
+        assert {
+            (made.key, made.figure, made.of, made.to, made.most) for made in TARGETS
+        } == PROMISED
+
+    @pytest.mark.parametrize(("figure", "met"), [(100.0, True), (100.001, False)])
+    def test_a_bound_is_the_most_that_it_may_be(self, figure: float, met: bool) -> None:
+        """Exactly that much keeps the promise, and anything above it does not."""
+        samples = [Sample("idle", "llm-sse", at, {"kb_per_stream": figure}) for at in range(5)]
+        verdicts = {verdict.target.key: verdict.met for verdict in judge(Results(samples))}
+        assert verdicts["idle"] is met
+
     def test_each_is_met_not_met_or_not_measured(self) -> None:
         """A target is judged by its bound, and not at all where a figure is missing."""
         found = results(llm_sse=[4.0] * 5, tutorial=[4.0] * 5, floor=[0.5] * 5)

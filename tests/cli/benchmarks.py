@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from llm_sse.events import FinishReason
 from llm_sse.metrics import Gaps, StreamMetrics
 from llm_sse.spread import RunError
 
+Answer = tuple[StreamMetrics, FinishReason]
+
 FAILED = RunError(iteration=2, error="RateLimitError", message="slow down")
+
+
+def answers(*first_tokens_s: float) -> list[Answer]:
+    """Make runs whose answers are whole."""
+    return [(run(first_token_s), "stop") for first_token_s in first_tokens_s]
 
 
 def run(first_token_s: float) -> StreamMetrics:

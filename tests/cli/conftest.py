@@ -11,7 +11,7 @@ from click.testing import Result
 
 from llm_sse.spread import Benchmark, ProviderRuns, RunError
 from llm_sse.testing import FakeServer
-from tests.cli.benchmarks import FAILED, run
+from tests.cli.benchmarks import FAILED, answers
 from tests.cli.command import KEY, command_line, invoke
 
 
@@ -50,8 +50,8 @@ def start() -> Iterator[Callable[..., subprocess.Popen[bytes]]]:
 def result() -> Benchmark:
     """A benchmark of one provider that was well, one that had an error, and one that was not."""
     times = (0.204, 0.21, 0.216, 0.1, 0.9)
-    well = ProviderRuns.of("a", "a", "m", map(run, times), [])
-    ill = ProviderRuns.of("b:$x$", "b", "$x$", map(run, times[:4]), [FAILED])
+    well = ProviderRuns.of("a", "a", "m", answers(*times), [])
+    ill = ProviderRuns.of("b:$x$", "b", "$x$", answers(*times[:4]), [FAILED])
     errors = [RunError(iteration=n, error="ServerError", message="no") for n in range(1, 6)]
     return Benchmark(
         prompt="Hi", iterations=5, providers=(well, ill, ProviderRuns.of("c", "c", "", [], errors))

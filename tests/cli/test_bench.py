@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,7 +13,7 @@ from click.testing import Result
 
 from llm_sse.spread import Benchmark
 from llm_sse.sync.benchmark import BenchmarkRun
-from llm_sse.testing import FakeServer, status
+from llm_sse.testing import FakeServer, finish, say, status
 from tests.cli.command import KEY, invoke
 
 _TWO = ("openai", "anthropic")
@@ -68,6 +69,28 @@ class TestBench:
         assert result.stderr.startswith("llm-sse: openai, run 1: openai answered 429")
         assert KEY not in result.output
 
+    @pytest.mark.parametrize("form", ["table", "--json", "--csv"])
+    def test_an_answer_that_ended_early_is_told(
+        self, server: FakeServer, two: Callable[..., Result], form: str
+    ) -> None:
+        """What a filter has cut counts as a run, and is named beside the figures and in them."""
+        server.enqueue(say("one"), finish("content_filter"))
+        result = two("-p", "openai", *(() if form == "table" else (form,)))
+        assert result.exit_code == 0
+        assert result.stderr == (
+            "llm-sse: openai, run 1: ended by content_filter, with 1 text delta\n"
+        )
+        if form == "--json":
+            (found,) = msgspec.json.decode(result.stdout, type=Benchmark).providers
+            assert found.finish_reasons == ("content_filter", *["stop"] * 4)
+            assert [end.iteration for end in found.early] == [1]
+        elif form == "--csv":
+            lines = list(csv.DictReader(result.stdout.splitlines()))
+            assert [line["finish_reason"] for line in lines] == ["content_filter", *["stop"] * 4]
+            assert lines[0]["deltas"] == "1"
+        else:
+            assert "5/5" in result.stdout
+
     def test_a_plot(self, two: Callable[..., Result], tmp_path: Path) -> None:
         """`--plot` draws beside the table."""
         path = tmp_path / "out.png"
@@ -114,7 +137,11 @@ class TestBench:
         result = invoke("bench", "Hi")
         assert result.exit_code == 0
         assert "the figures come from the built-in fake provider" in result.stderr
-        assert "5/5" in result.stdout
+        assert "fake      5/5" in result.stdout
+        (found,) = msgspec.json.decode(invoke("bench", "--json").stdout, type=Benchmark).providers
+        assert (found.label, found.provider, found.model) == ("fake", "fake", "fake")
+        (line, *_) = csv.DictReader(invoke("bench", "--csv").stdout.splitlines())
+        assert (line["label"], line["provider"], line["model"]) == ("fake", "fake", "fake")
 
     @pytest.mark.parametrize(
         ("args", "complaint"),

@@ -13,7 +13,7 @@ from llm_sse.cli.bench_plot import check_plot, draw, figure_of
 from llm_sse.errors import ConfigurationError
 from llm_sse.metrics import Gaps, StreamMetrics
 from llm_sse.spread import Benchmark, ProviderRuns
-from tests.cli.benchmarks import FAILED
+from tests.cli.benchmarks import FAILED, answers
 
 
 class TestFigureOf:
@@ -44,9 +44,23 @@ class TestFigureOf:
     def test_nothing_but_gaps_of_0(self) -> None:
         """Where all came at once the line is at 100 % from the beginning on."""
         at_once = StreamMetrics(first_token_s=0.1, gaps=Gaps(((0.0, 5),), 0.0))
-        part = ProviderRuns.of("a", "a", "m", [at_once] * 5, [])
+        part = ProviderRuns.of("a", "a", "m", [(at_once, "stop")] * 5, [])
         figure = figure_of(Benchmark(prompt="Hi", iterations=5, providers=(part,)))
         assert list(figure.axes[1].get_lines()[0].get_ydata()) == [100.0, 100.0]
+
+    def test_what_is_of_too_few_runs_says_so(self) -> None:
+        """Each figure says of how many runs it is: five answers, of which one has text and gaps."""
+        only_calls = StreamMetrics(total_s=1.0)
+        runs = [*answers(0.2), *[(only_calls, "tool_calls")] * 4]
+        part = ProviderRuns.of("a", "a", "m", runs, [])
+        well = ProviderRuns.of("b", "b", "m", answers(0.1, 0.1, 0.1, 0.1, 0.1), [])
+        figure = figure_of(Benchmark(prompt="Hi", iterations=5, providers=(part, well)))
+        left, right = figure.axes
+        assert [tick.get_text() for tick in left.get_xticklabels()] == ["a\n1 run *", "b\n5 runs"]
+        assert right.get_legend_handles_labels()[1] == ["a, 1 run *", "b, 5 runs"]
+        assert "fewer than 5 runs" in figure.get_supxlabel()
+        whole = figure_of(Benchmark(prompt="Hi", iterations=5, providers=(well,)))
+        assert whole.get_supxlabel() == ""
 
     def test_an_interrupted_benchmark_is_marked(self, result: Benchmark) -> None:
         """Whoever sees the plot alone sees that it is not whole."""

@@ -11,7 +11,7 @@ from llm_sse.cli.bench_report import as_csv, print_result, progress
 from llm_sse.metrics import StreamMetrics
 from llm_sse.spread import Benchmark, ProviderRuns
 from llm_sse.sync.benchmark import BenchmarkRun
-from tests.cli.benchmarks import FAILED, run
+from tests.cli.benchmarks import FAILED, answers, run
 
 
 class TestPrintResult:
@@ -25,11 +25,26 @@ class TestPrintResult:
         rows = [line.split() for line in lines]
         assert ["A", "5/5", "210", "20.0", "25.5", "41.2", "2.50"] in rows
         assert ["204-216", "20.0-20.0", "25.5-25.5", "41.2-41.2", "2.50-2.50"] in rows
-        assert ["B:$X$", "4/5", "*", "207", "20.0", "25.5", "41.2", "2.50"] in rows
+        assert ["B:$X$", "4/5", "*", "207*", "20.0*", "25.5*", "41.2*", "2.50*"] in rows
         assert ["C", "0/5", "*", "-", "-", "-", "-", "-"] in rows
         assert lines[-1].startswith("* fewer than 5 runs")
         print_result(msgspec.structs.replace(result, interrupted=True), str)
         assert capsys.readouterr().out.splitlines()[-1].startswith("interrupted")
+
+    def test_a_figure_that_few_runs_have_is_marked(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """Five runs succeeded, of which one has text: what that one alone tells has the mark."""
+        only_calls = StreamMetrics(total_s=2.5)
+        runs = [*answers(1.15), *[(only_calls, "tool_calls")] * 4]
+        part = ProviderRuns.of("a", "a", "m", runs, [])
+        print_result(Benchmark(prompt="Hi", iterations=5, providers=(part,)), str)
+        lines = capsys.readouterr().out.splitlines()
+        assert ["a", "5/5", "1150*", "20.0*", "25.5*", "41.2*", "2.50"] in map(str.split, lines)
+        assert lines[-1].startswith("* fewer than 5 runs")
+        whole = ProviderRuns.of("b", "b", "m", answers(0.1, 0.1, 0.1, 0.1, 0.1), [])
+        print_result(Benchmark(prompt="Hi", iterations=5, providers=(whole,)), str)
+        assert "*" not in capsys.readouterr().out
 
 
 class TestAsCSV:
@@ -50,10 +65,11 @@ class TestAsCSV:
         assert (lines[5]["label"], lines[5]["provider"], lines[5]["model"]) == ("b:$x$", "b", "$x$")
         assert (lines[0]["headers_s"], lines[0]["deltas"], lines[0]["runs"]) == ("", "11", "1")
         assert "gaps" not in lines[0]
+        assert [line["finish_reason"] for line in lines[5:7]] == ["stop", ""]
 
     def test_an_interrupted_benchmark_has_the_lines_that_there_are(self) -> None:
         """Runs that were not made have no line."""
-        part = ProviderRuns.of("a", "a", "m", map(run, (0.1, 0.2)), [FAILED])
+        part = ProviderRuns.of("a", "a", "m", answers(0.1, 0.2), [FAILED])
         result = Benchmark(prompt="Hi", iterations=5, providers=(part,), interrupted=True)
         lines = list(csv.DictReader(as_csv(result).splitlines()))
         assert [(line["iteration"], line["error"]) for line in lines] == [

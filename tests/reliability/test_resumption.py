@@ -130,6 +130,26 @@ class TestContinuation:
         assert completion.usage is not None
         assert (completion.usage.input_tokens, completion.usage.output_tokens) == (40, 3)
 
+    def test_usage_of_a_part_is_no_rate(self) -> None:
+        """What was cut before it told its usage is missing in the count, and the metrics say so."""
+        first = b'data: {"choices":[{"delta":{"content":"one"}}]}\n\n'
+        last = (
+            b'data: {"choices":[{"delta":{"content":" two"},"finish_reason":"stop"}],'
+            b'"usage":{"prompt_tokens":30,"completion_tokens":2}}\n\n'
+        )
+        bodies = [
+            stream([first], then=lambda connection: None),
+            stream([last, b"data: [DONE]\n\n"]),
+        ]
+        with WireServer(*bodies) as server:
+            answer = ask_openai(server.url, retry=RESUME)
+            assert answer.text() == "one two"
+        assert answer.completion.usage is not None
+        assert answer.completion.usage.output_tokens == 2
+        metrics = answer.metrics
+        assert (metrics.attempts, metrics.resumes, metrics.output_tokens) == (2, 1, 2)
+        assert (metrics.output_tokens_per_s, metrics.tokens_per_s) == (None, None)
+
     def test_a_refusal_between_two_parts_is_retried(
         self, server: FakeServer, provider: str
     ) -> None:

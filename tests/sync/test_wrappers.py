@@ -152,3 +152,38 @@ class TestMeasureStream:
             pytest.raises(ConfigurationError, match="provider"),
         ):
             measure_stream(stream, provider="gemini")
+
+    def test_takes_the_arguments_of_stream_sync(
+        self, server: FakeServer, fake: dict[str, Any]
+    ) -> None:
+        """Also those that have a name of its own: a prompt by name, and no streaming."""
+        server.script(say("one two"))
+        metrics = measure_stream(prompt="What is SSE?", stream=False, **fake)
+        assert "What is SSE?" in str(server.requests[0].body)
+        assert metrics.first_token_s == metrics.last_content_s
+        assert metrics.deltas_per_s is None
+        messages = [{"role": "user", "content": "Hi"}]
+        assert measure_stream(messages=messages, stream=True, **fake).deltas == 2
+        assert measure_stream(stream=stream_sync("Hi", **fake)).deltas == 2
+
+    @pytest.mark.parametrize(
+        ("given", "more", "complaint"),
+        [
+            (("Hi",), {"prompt": "Ho"}, "two prompts"),
+            (("Hi",), {"stream": "yes"}, "stream"),
+            ((), {}, "prompt"),
+            ((5,), {}, "prompt"),
+        ],
+    )
+    def test_refuses_what_does_not_go_together(
+        self,
+        server: FakeServer,
+        fake: dict[str, Any],
+        given: tuple[Any, ...],
+        more: dict[str, Any],
+        complaint: str,
+    ) -> None:
+        """A mistake is told in the words of stream_sync, before anything is sent."""
+        with pytest.raises(ConfigurationError, match=complaint):
+            measure_stream(*given, **more, **fake)
+        assert server.requests == []
