@@ -202,6 +202,42 @@ class TestStream:
         assert (answer.status_code, answer.get_json()["code"]) == (502, "misconfigured")
         assert _KEY not in answer.text
 
+    @pytest.mark.parametrize(
+        ("model", "wrong", "said"),
+        [
+            ("any", {"api_key": None}, "no key for openai: set the environment variable"),
+            ("any", {"api_key": f"{_KEY}\n"}, "the key in api_key cannot be sent"),
+            ("any", {"base_url": f"http://user:{_KEY}@intern.corp/v1"}, "base_url must not hold"),
+            ("any", {"base_url": "intern.corp/v1"}, "base_url must look like"),
+            ("", {}, "model"),
+        ],
+    )
+    def test_a_site_that_cannot_ask_says_so_to_its_log_alone(
+        self,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        model: str,
+        wrong: dict[str, Any],
+        said: str,
+    ) -> None:
+        """The visitor gets 502 and no reason; the key is nowhere."""
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        arguments = {"provider": "openai", "api_key": _KEY, **wrong}
+        client = Site([Target("first", model, arguments)]).app.test_client()
+        for path, question in (
+            ("/stream", _ASK),
+            ("/stream", {**_ASK, "format": "text"}),
+            ("/v1/chat/completions", {**_CHAT, "model": "first"}),
+        ):
+            caplog.clear()
+            answer = client.post(path, json=question)
+            assert answer.status_code == 502
+            assert '"code":"misconfigured"' in answer.text
+            assert "openai" not in answer.text.lower()
+            assert "corp" not in answer.text
+            assert f"first cannot be asked: {said}" in caplog.text
+            assert _KEY not in caplog.text + answer.text
+
     def test_paths_and_methods_that_are_not_there(self, client: FlaskClient) -> None:
         """They are problems like the others; HTTP's own headers are there."""
         assert client.get("/nowhere").get_json()["status"] == 404
