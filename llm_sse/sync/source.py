@@ -211,7 +211,9 @@ class EventSource:
                     raise
                 attempt = self._again(attempt)
                 yield Retrying(retries, delay_s, str(error))
-                self._channel.pause(delay_s)
+                wished = isinstance(error, APIError) and error.retry_after_s is not None
+                if not self._channel.pause(delay_s, may_end=wished):
+                    raise
 
     def _again(self, failed: _Attempt) -> _Attempt:
         """Ask the same thing again, for nothing of the answer has been seen."""

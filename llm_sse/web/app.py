@@ -278,7 +278,9 @@ class Site:
                 slot.release()
         try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
-            body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
+            body = StreamBody(
+                stream, chunks, heartbeat_s=self._heartbeat_s, status_wait_s=_STATUS_WAIT_S
+            )
             return _begin(body, slot)
         except BaseException:
             stream.close()

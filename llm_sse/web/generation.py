@@ -35,6 +35,7 @@ class Generation:
         writer: Where to.
         keep_running: Whether it goes on when nobody reads.
         grace_s: For how long it goes on without readers else, in seconds.
+        status_wait_s: How long the provider's status is of use, in seconds.
         on_thread_end: Called in each of the threads at its end.
     """
 
@@ -46,6 +47,7 @@ class Generation:
         *,
         keep_running: bool,
         grace_s: float,
+        status_wait_s: float,
         on_thread_end: Callable[[], object],
     ) -> None:
         self._stream = stream
@@ -59,7 +61,7 @@ class Generation:
         self._finished = False
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
         try:
-            start_pump(stream, self._channel, on_thread_end)
+            start_pump(stream, self._channel, on_thread_end, status_wait_s)
             threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
         except BaseException:  # the system has no thread for it
             release(stream, self._channel)
