@@ -6,8 +6,9 @@ page is no `Origin` of ours, and browsers say (`Sec-Fetch-Site`) when a request 
 elsewhere. Who is no browser sends none of these but `Host`.
 
 A page may `GET` from anywhere without an `Origin`, and browsers say whose page it is only to sites
-that nobody on the way can alter (TLS, loopback). So a `GET` that costs something needs this word,
-or the token.
+that nobody on the way can alter (TLS, loopback). So a `GET` that costs something needs the word
+`same-origin`, or the token. A person at the address bar (`none`) is not enough: what he opens may
+redirect him here, and the word stays the same.
 
 Source: Fetch Metadata Request Headers (W3C), sections 2.4 and 3; Fetch (WHATWG), section 3.2;
 Secure Contexts (W3C), section 3.1.
@@ -31,7 +32,8 @@ MIN_TOKEN_CHARS = 16
 
 _TOKEN = re.compile(r"[!-~]+")
 #: The words of `Sec-Fetch-Site` for the site's own pages, and for a person at the address bar.
-_HERE = ("same-origin", "none")
+_OWN_PAGE = "same-origin"
+_HERE = (_OWN_PAGE, "none")
 
 #: What goes with every response. The page's script may write text only, to this site only.
 PAGE_HEADERS = {
@@ -114,9 +116,9 @@ class Guard:
             origin: The request's `Origin`.
             site: Its `Sec-Fetch-Site`.
         """
-        if self.asks_token or origin is not None or site in _HERE:
+        if self.asks_token or origin is not None or site == _OWN_PAGE:
             return None
-        return _forbidden("Nothing says whose page asks; ask by POST.", "unknown_origin")
+        return _forbidden("Only a page of this site's may ask so; ask by POST.", "unknown_origin")
 
     def refuse_token(self, authorization: str | None) -> Problem | None:
         """Return what is answered without the token; `None` if it is there, or not needed."""

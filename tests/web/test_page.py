@@ -553,6 +553,24 @@ class TestOtherPages:
         browser.complaints()
         assert len(provider.requests) == before
 
+    @pytest.mark.parametrize("address", ["/", "/script", "/stream?prompt=typed"])
+    def test_an_address_in_the_address_bar_asks_nothing(
+        self, browser: Chromium, served: Served, provider: FakeServer, address: str
+    ) -> None:
+        """One that redirects to a question, one whose page goes there, or the question itself."""
+        before = len(provider.requests)
+        evil = f"{served.url}stream?prompt=evil"
+        other = flask.Flask(__name__)
+        other.add_url_rule("/", "page", lambda: flask.redirect(evil))
+        other.add_url_rule("/script", "script", lambda: f"<script>location = '{evil}'</script>")
+        with serving(other) as url:
+            typed = served.url.rstrip("/") if address.startswith("/stream") else url
+            browser.open(typed.replace("127.0.0.1", "localhost") + address)
+            browser.wait(lambda: "Forbidden" in browser.run("return document.body.textContent"))
+            browser.open("about:blank")
+        browser.complaints()
+        assert len(provider.requests) == before
+
 
 class TestEnd:
     def test_a_site_that_goes_down_ends_its_answers(

@@ -111,7 +111,7 @@ def _answers(process: subprocess.Popen[str]) -> bool:
 
 def _get(process: subprocess.Popen[str], path: str, **headers: str) -> Any:
     connection = _connection(process)
-    connection.request("GET", path, headers={"Sec-Fetch-Site": "none", **headers})
+    connection.request("GET", path, headers={"Sec-Fetch-Site": "same-origin", **headers})
     response = connection.getresponse()
     vars(response)["connection"] = connection
     return response
@@ -191,7 +191,7 @@ class TestCommand:
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         question = Request(f"http://127.0.0.1:{port}/stream?prompt=Hi")
-        question.add_header("Sec-Fetch-Site", "none")
+        question.add_header("Sec-Fetch-Site", "same-origin")
         seen: list[bytes] = []
 
         def visit() -> None:
