@@ -31,6 +31,10 @@ __all__ = ["MIN_TOKEN_CHARS", "PAGE_HEADERS", "Guard", "is_loopback"]
 MIN_TOKEN_CHARS = 16
 
 _TOKEN = re.compile(r"[!-~]+")
+#: A host's name as browsers send it. Source: URL Standard (WHATWG), section 3.5.
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+#: The ports that browsers leave out. Source: URL Standard (WHATWG), section 4.2.
+_PORTS = {"http": 80, "https": 443}
 #: The words of `Sec-Fetch-Site` for the site's own pages, and for a person at the address bar.
 _OWN_PAGE = "same-origin"
 _HERE = (_OWN_PAGE, "none")
@@ -182,17 +186,21 @@ def _is_address(name: str) -> bool:
 
 
 def _checked_host(host: str) -> str:
-    name = _name_of(host)
-    if not name or name != host.lower():
-        raise ConfigurationError(f"a host is a name without a port, such as my.lan, not {host!r}")
+    name = host.lower() if isinstance(host, str) else ""
+    if name != _name_of(name) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            "a host is one name in ASCII, without a port, a wildcard or a dot at its end, such as "
+            f"my.lan (xn--... where it has other letters), not {host!r}"
+        )
     return name
 
 
 def _checked_origin(origin: str) -> str:
     try:
         parts = urlsplit(origin)
+        port = parts.port  # raises where it is none
     except ValueError:
-        parts = urlsplit("")
+        parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
         raise ConfigurationError(
             f"an origin is a scheme and a host, such as https://example.org, not {origin!r}"
@@ -201,4 +209,14 @@ def _checked_origin(origin: str) -> str:
         raise ConfigurationError(
             f"an origin has a host in lower case, and no user name; not {origin!r}"
         )
-    return origin
+    host = parts.hostname or ""
+    if not _NAME.fullmatch(host) and not _is_address(host):
+        raise ConfigurationError(
+            "an origin has one host's name in ASCII, without a wildcard (xn--... where it has "
+            f"other letters), not {origin!r}"
+        )
+    # Browsers leave a scheme's own port out, and write others without zeros before them.
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (
+        "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
+    )
