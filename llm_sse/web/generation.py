@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, StreamClosed
 from ..events import Event, Finish, StreamStart
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
@@ -111,12 +111,15 @@ class Generation:
             except ChannelTimeout:
                 continue
             except BaseException as error:
+                if isinstance(error, StreamClosed):
+                    self._writer.keep()  # was it stopped?
                 self._end_with(error)
                 return
             if batch is None:
                 if self._finished:
                     self._append(self._format.end(), last=True)
                 else:  # a stream of ours ends so only where the site has closed it
+                    self._writer.keep()  # or has stopped it
                     closed = isinstance(self._stream, TokenStream)
                     self._end_with(broken_off(), logging.INFO if closed else logging.WARNING)
                 return

@@ -15,6 +15,7 @@ from llm_sse.testing import (
     call_tool,
     cut,
     finish,
+    hang,
     say,
     stall,
     status,
@@ -385,6 +386,28 @@ class TestStop:
         until(server.requests[0].ended.is_set)
         assert not server.requests[1].ended.is_set()
         client.application.extensions["site"].slots.close(0)
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_it_is_not_worth_another_try(
+        self, make: Make, server: FakeServer, running: list[Any], begun: bool
+    ) -> None:
+        """Whoever reads it is told that it was the site's wish, and a client leaves it there."""
+        server.script(*([say("one")] if begun else []), stall() if begun else hang())
+        client = make(heartbeat_s=0.1, grace_s=60)
+        asked = {**_ASK, "name": _NAME}
+
+        def ask() -> None:
+            running.append(client.post("/stream", json=asked, buffered=False))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        until(lambda: server.requests and (running or not begun))
+        assert client.post("/stop", json={"name": _NAME}).status_code == 204
+        asking.join(20)
+        told = running[0].get_data(as_text=True)
+        assert '"status":503' in told
+        assert '"code":"incomplete"' in told
+        assert '"retryable":false' in told
 
     def test_tells_nothing_of_names(self, client: FlaskClient) -> None:
         """An unknown name is answered in the same way; what is none is refused."""
