@@ -364,8 +364,8 @@ class EventSource:
         kind = answered.headers.get("content-type", "nothing known")
         if outside and not kind.lower().startswith(frames.content_type):
             raise ProtocolError(
-                f"the answer is {kind}, not {frames.content_type}; is base_url right? It begins: "
-                f"{outside[:200]!r}"
+                f"the answer is {kind}, not {frames.content_type}; is {self._provider.address} "
+                f"right? It begins: {outside[:200]!r}"
             )
         raise broken
 
