@@ -223,14 +223,18 @@ def own_reasoning(message: Message, *formats: str) -> list[dict[str, Any]]:
     return [detail for detail in details if detail.get("format") in (None, *formats)]
 
 
-def check_base_url(base_url: object) -> str:
+def check_base_url(base_url: object, name: str = "base_url") -> str:
     """Return a base URL without trailing slashes.
+
+    Args:
+        base_url: What was given.
+        name: The argument's name.
 
     Raises:
         ConfigurationError: It is not an absolute http or https URL, or it holds credentials.
     """
     if not isinstance(base_url, str):
-        raise ConfigurationError(f"base_url must be a str, not {type(base_url).__name__}")
+        raise ConfigurationError(f"{name} must be a str, not {type(base_url).__name__}")
     try:
         parts = urlsplit(base_url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname)
@@ -241,11 +245,11 @@ def check_base_url(base_url: object) -> str:
     if not usable or re.search(r"[\s\x00-\x1f\x7f]", base_url):
         # Where a malformed URL's password begins and ends is anybody's guess.
         shown = "" if "@" in base_url else f", not {redact_url(base_url)!r}"
-        raise ConfigurationError(f"base_url must look like https://host/path{shown}")
+        raise ConfigurationError(f"{name} must look like https://host/path{shown}")
     if "@" in parts.netloc:
-        raise ConfigurationError("base_url must not hold a user name or password; use api_key")
+        raise ConfigurationError(f"{name} must not hold a user name or password; use api_key")
     if "?" in base_url or "#" in base_url:
-        raise ConfigurationError(f"base_url must end before the '?': {redact_url(base_url)!r}")
+        raise ConfigurationError(f"{name} must end before the '?': {redact_url(base_url)!r}")
     return base_url.rstrip("/")
 
 

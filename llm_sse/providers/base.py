@@ -189,6 +189,8 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
     #: What may stand in a request (`outer.inner`) though no argument of ours writes it, and what
     #: OpenTelemetry calls that behind `gen_ai.request.`: `seed`, `top_k` or `choice.count`.
     telemetry_settings: ClassVar[Mapping[str, str]] = {}
+    #: The argument that says where it is.
+    address: ClassVar[str] = "base_url"
     #: What stands in a stream as a sign of life without content.
     ping: ClassVar[bytes] = encode_comment("ping")
 
@@ -497,7 +499,7 @@ class Provider(Struct, frozen=True, metaclass=_AbstractStruct):
             default = f"the default model is {self.model!r}{checked}; "
             text += f" ({default if self.model else ''}pass model=... or set {self.model_env})"
         elif status == 404:
-            text += " (is base_url right?)"
+            text += f" (is {self.address} right?)"
         waits = [wait for wait in (wait_s, retry_after_s(headers)) if wait is not None]
         return cls(
             text,

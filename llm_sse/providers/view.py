@@ -20,6 +20,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
+from html import unescape
 from typing import Any, ClassVar
 from urllib.parse import parse_qsl, urlencode
 
@@ -37,6 +38,7 @@ from .refusals import decode_body
 __all__ = ["ROW", "View"]
 
 _CURSOR = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
+_TITLE = re.compile(r"<title>(.{1,2000}?)</title>", re.IGNORECASE | re.DOTALL)
 _SEND_AS = ("json", "form", "query")
 _decode_event = msgspec.json.Decoder(Event)
 
@@ -59,6 +61,7 @@ class View(Provider, frozen=True):
     paths: ClassVar[tuple[str, ...]] = (r"/stream/?",)
     methods: ClassVar[tuple[str, ...]] = ("POST", "GET")
     root: ClassVar[str] = "/stream"
+    address: ClassVar[str] = "url"
 
     def __post_init__(self) -> None:
         """Check the fields."""
@@ -143,7 +146,7 @@ class View(Provider, frozen=True):
         detail = said.get("detail") or said.get("title") or decoded
         return self.api_error(
             status,
-            detail if isinstance(detail, str) else msgspec.json.encode(detail).decode()[:500],
+            _sentence(detail) if isinstance(detail, str) else _as_json(detail)[:500],
             code=str(said["code"]) if said.get("code") else None,
             body=decoded,
             headers=headers,
@@ -333,6 +336,18 @@ class _Encoder:
 
     def _id(self) -> str:
         return f"{self._stream}-{self._position}" if self._stream else str(self._position)
+
+
+def _sentence(text: str) -> str:
+    """Return what a text says; of a page, as web frameworks answer with, its title."""
+    if not text.startswith("<"):
+        return text
+    title = _TITLE.search(text)
+    return " ".join(unescape(title[1]).split())[:500] if title else "an HTML page"
+
+
+def _as_json(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
 
 
 def _problem_document(error: APIError) -> dict[str, Any]:

@@ -91,7 +91,7 @@ class Channel(Generic[T]):
             neither block nor raise.
 
     Thread: `put`, `flush`, `end`, `set_start`, `pause` and `interrupt_with` belong to the producer,
-    `get` to the consumer, `close` to everybody.
+    `get` and `want_start_by` to the consumer, `close` to everybody.
     """
 
     def __init__(self, maxsize: int) -> None:
@@ -122,6 +122,7 @@ class Channel(Generic[T]):
         self._awaited = False
         self._start_is_news = False
         self._told = False
+        self._start_by: float | None = None
 
     # --- the producer's end ---
 
@@ -184,8 +185,16 @@ class Channel(Generic[T]):
             self._interrupt = None
             self._tell()
 
-    def pause(self, seconds: float) -> None:
+    def pause(self, seconds: float, *, may_end: bool = False) -> bool:
         """Sleep, but no longer than until the channel is closed.
+
+        Args:
+            seconds: How long.
+            may_end: Whether the pause ends, at once, where the consumer wants the start sooner than
+                it can come after all of it.
+
+        Returns:
+            Whether all of it was slept.
 
         Raises:
             ChannelClosed: The consumer has gone.
@@ -195,9 +204,17 @@ class Channel(Generic[T]):
         deadline = time.monotonic() + seconds
         with self._queue.mutex:
             while not self.closed and (left_s := deadline - time.monotonic()) > 0:
+                if may_end and self._is_wanted_before(deadline):
+                    return False
                 self._queue.not_full.wait(min(left_s, _LOOK_AGAIN_S))
             if self.closed:
                 raise ChannelClosed
+        return True
+
+    def _is_wanted_before(self, deadline: float) -> bool:
+        """Whether the start can still come in time, but not after a deadline; the lock is held."""
+        by = self._start_by
+        return self.start is None and by is not None and time.monotonic() < by < deadline
 
     def interrupt_with(self, interrupt: Callable[[], object] | None) -> None:
         """Say how `close()` can end what the producer is about to wait for.
@@ -294,6 +311,12 @@ class Channel(Generic[T]):
         if left_s <= 0:
             raise ChannelTimeout
         return min(longest_s, left_s)
+
+    def want_start_by(self, deadline: float) -> None:
+        """Say until when the start is of use; a pause beyond that ends if it may."""
+        with self._queue.mutex:
+            self._start_by = deadline
+            self._queue.not_full.notify()
 
     def has_news(self) -> bool:
         """Whether `get` has something to return, or to raise, without waiting."""

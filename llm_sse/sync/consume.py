@@ -40,7 +40,7 @@ def consume_stream(
     for name in ("provider", "base_url", "fallback"):
         if name in arguments:
             raise ConfigurationError(f"consume_stream asks the view at its url; leave {name}= out")
-    where = check_base_url(url)
+    where = check_base_url(url, "url")
     row = find_provider(_ROW)
     if not isinstance(row, View):
         raise ConfigurationError(f"the row {_ROW!r} was replaced by one that is no View")

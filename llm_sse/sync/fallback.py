@@ -245,8 +245,12 @@ class Fallbacks:
         """
         return text_of(self.events())
 
-    def wait_started(self, timeout_s: float | None) -> bool:
+    def wait_started(self, timeout_s: float | None, retry_within_s: float | None = None) -> bool:
         """Wait until a provider has accepted the request, or the last one has failed.
+
+        Args:
+            timeout_s: How long, in seconds, for all of them.
+            retry_within_s: For how long a pause before a retry may last, in seconds from now.
 
         Returns:
             Whether that came in time.
@@ -259,11 +263,14 @@ class Fallbacks:
         if self.claimed and self.answered is not None:
             return True
         self._refuse_second_reader()
-        deadline = None if timeout_s is None else time.monotonic() + timeout_s
+        begun = time.monotonic()
+
+        def left_of(limit_s: float | None) -> float | None:
+            return None if limit_s is None else max(0.0, begun + limit_s - time.monotonic())
+
         while True:
-            left_s = None if deadline is None else max(0.0, deadline - time.monotonic())
             try:
-                return self._turn.reader.wait_started(left_s)
+                return self._turn.reader.wait_started(left_of(timeout_s), left_of(retry_within_s))
             except StreamClosed:
                 raise
             except StreamError as error:

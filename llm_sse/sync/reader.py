@@ -100,7 +100,7 @@ class Reading(Protocol):
     def tokens(self) -> Generator[str, None, None]:
         """Yield the text of the text deltas to the end; leaving early closes everything."""
 
-    def wait_started(self, timeout_s: float | None) -> bool:
+    def wait_started(self, timeout_s: float | None, retry_within_s: float | None = None) -> bool:
         """Wait until the provider's status is known; return whether that came in time."""
 
     def completion(self) -> Completion:
@@ -210,8 +210,12 @@ class Reader:
         """
         return text_of(self.events())
 
-    def wait_started(self, timeout_s: float | None) -> bool:
+    def wait_started(self, timeout_s: float | None, retry_within_s: float | None = None) -> bool:
         """Wait until the provider's status is known, or the stream has ended.
+
+        Args:
+            timeout_s: How long, in seconds.
+            retry_within_s: For how long a pause before a retry may last, in seconds from now.
 
         Returns:
             Whether that came in time.
@@ -227,6 +231,8 @@ class Reader:
             return True
         self._refuse_second_reader()
         self.claimed = True
+        if retry_within_s is not None:
+            self.channel.want_start_by(time.monotonic() + retry_within_s)
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
         try:
             while self.channel.start is None and not self.ended:

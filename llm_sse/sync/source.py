@@ -211,7 +211,9 @@ class EventSource:
                     raise
                 attempt = self._again(attempt)
                 yield Retrying(retries, delay_s, str(error))
-                self._channel.pause(delay_s)
+                wished = isinstance(error, APIError) and error.retry_after_s is not None
+                if not self._channel.pause(delay_s, may_end=wished):
+                    raise
 
     def _again(self, failed: _Attempt) -> _Attempt:
         """Ask the same thing again, for nothing of the answer has been seen."""
@@ -362,8 +364,8 @@ class EventSource:
         kind = answered.headers.get("content-type", "nothing known")
         if outside and not kind.lower().startswith(frames.content_type):
             raise ProtocolError(
-                f"the answer is {kind}, not {frames.content_type}; is base_url right? It begins: "
-                f"{outside[:200]!r}"
+                f"the answer is {kind}, not {frames.content_type}; is {self._provider.address} "
+                f"right? It begins: {outside[:200]!r}"
             )
         raise broken
 

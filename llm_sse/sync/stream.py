@@ -219,11 +219,16 @@ class TokenStream:
             return dict(error.headers)
         return dict(answered.headers) if answered is not None else {}
 
-    def wait_started(self, timeout_s: float | None = None) -> bool:
+    def wait_started(
+        self, timeout_s: float | None = None, retry_within_s: float | None = None
+    ) -> bool:
         """Wait until the provider's status is known, so that a view can still answer with it.
 
         Args:
             timeout_s: How long to wait, in seconds; `None` leaves it to the stream's own limits.
+            retry_within_s: How long a status is of use, in seconds. A refusal whose `Retry-After`
+                goes beyond that is raised instead of being waited for; with `fallback` the next
+                provider is asked. `None` leaves it to `retry`.
 
         Returns:
             Whether the provider has accepted the request; `False` if that is still open.
@@ -231,7 +236,7 @@ class TokenStream:
         Raises:
             StreamError: The request has failed.
         """
-        return self._reader.wait_started(timeout_s)
+        return self._reader.wait_started(timeout_s, retry_within_s)
 
     def close(self) -> None:
         """End the stream now; its thread and its connection go away. May be called again."""

@@ -133,13 +133,13 @@ class Rounds:
         stream, earlier, _ = self._round
         return add_usage(earlier, stream._reader.completion().usage)
 
-    def wait_started(self, timeout_s: float | None) -> bool:
+    def wait_started(self, timeout_s: float | None, retry_within_s: float | None = None) -> bool:
         """Wait until the provider's status is known.
 
         Raises:
             StreamError: What the stream ended with instead.
         """
-        return self.stream.wait_started(timeout_s)
+        return self.stream.wait_started(timeout_s, retry_within_s)
 
     def close(self) -> None:
         """End the loop now, from any thread."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 
 from ..sync.stream import TokenStream
 from .problem import Problem, ReadElsewhereError, RefusedError
-from .replay import Entry, ReplayReader, ReplayStore, ReplayWriter, StreamState
+from .replay import Entry, ReplayReader, ReplayStore, ReplayWriter, Stopped, StreamState
 from .slots import Slot, Slots
 
 __all__ = ["Answers", "Visit"]
@@ -122,7 +122,7 @@ class Visit(ReplayStore):
             leave()
             return None
         self._slot = answer.slot
-        return _Writer(writer, leave)
+        return _Writer(writer, answer.slot, leave)
 
     def state(self, stream: str) -> StreamState | None:
         """Return what there is of an answer."""
@@ -164,11 +164,12 @@ class Visit(ReplayStore):
 
 
 class _Writer(ReplayWriter):
-    """A writer who leaves the answer with its end."""
+    """A writer who leaves the answer with its end, and hears of it when it is stopped here."""
 
-    def __init__(self, writer: ReplayWriter, leave: Callable[[], None]) -> None:
+    def __init__(self, writer: ReplayWriter, slot: Slot, leave: Callable[[], None]) -> None:
         self.keep_every_s = writer.keep_every_s
         self._writer = writer
+        self._slot = slot
         self._leave = leave
 
     def append(self, events: Sequence[bytes], *, last: bool = False) -> None:
@@ -177,6 +178,8 @@ class _Writer(ReplayWriter):
         self._writer.append(events, last=last)
 
     def keep(self) -> bool:
+        if self._slot.stopped:
+            raise Stopped
         return self._writer.keep()
 
     def discard(self) -> None:

@@ -28,7 +28,7 @@ from werkzeug.exceptions import HTTPException
 
 from .._version import __version__
 from ..errors import ConfigurationError, ConnectionLost, StreamClosed, StreamError
-from ..sync.ask import stream_sync
+from ..sync.ask import check_question, stream_sync
 from ..sync.stream import TokenStream
 from .answers import Answers
 from .body import StreamBody, make_body
@@ -42,8 +42,8 @@ from .chat_completions import (
 from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
 from .leaving import ended_by_leaving
-from .log import log_error
-from .problem import Problem, RefusedError, gone, problem_of
+from .log import log_error, one_line
+from .problem import Problem, RefusedError, gone, misconfigured, problem_of
 from .questions import Limits, Question, Stop, Target, bad, convert, texts
 from .replay import MemoryReplay, ReplayStore, check_seconds
 from .retelling import Asked
@@ -278,7 +278,9 @@ class Site:
                 slot.release()
         try:
             chunks = AskedChunks(model or target.model, usage=asked.include_usage)
-            body = StreamBody(stream, chunks, heartbeat_s=self._heartbeat_s)
+            body = StreamBody(
+                stream, chunks, heartbeat_s=self._heartbeat_s, status_wait_s=_STATUS_WAIT_S
+            )
             return _begin(body, slot)
         except BaseException:
             stream.close()
@@ -334,11 +336,17 @@ def _open(target: Target, model: str | None, given: dict[str, Any]) -> TokenStre
     """Ask.
 
     Raises:
-        RefusedError: The question cannot be asked.
+        RefusedError: The question cannot be asked, which is the visitor's fault; or nothing can be
+            asked there, which is the site's, and told to its log alone.
     """
     try:
         return stream_sync(**{"model": model or target.model, **given, **target.arguments})
     except ConfigurationError as error:
+        try:
+            check_question("Hi", **{"model": target.model, **target.arguments})
+        except ConfigurationError as own:  # it quotes no visitor
+            _log.error("%s cannot be asked: %s", target.name, one_line(str(own)))
+            raise RefusedError(misconfigured()) from own
         raise bad(str(error)) from error
 
 

@@ -68,6 +68,8 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         stream: What is told.
         format: How it is told.
         heartbeat_s: How long nothing may be sent, in seconds.
+        status_wait_s: How long the provider's status is of use, in seconds: a refusal that it would
+            take longer to wait out is the answer.
         on_thread_end: Called in the pump's thread when it has nothing left to do.
 
     Attributes:
@@ -82,6 +84,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         format: Format,
         *,
         heartbeat_s: float,
+        status_wait_s: float = 0.0,
         on_thread_end: Callable[[], object] = lambda: None,
     ) -> None:
         self.headers = headers_of(format)
@@ -97,7 +100,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         self._news = asyncio.Event()
         self._channel: Channel[Event | Entry] = Channel(_BUFFER_SIZE)
         self._finalizer = weakref.finalize(self, release, stream, self._channel)
-        start_pump(stream, self._channel, on_thread_end)
+        start_pump(stream, self._channel, on_thread_end, status_wait_s)
 
     # --- before the first byte ---
 
@@ -314,7 +317,7 @@ def make_body(
     Args:
         stream: What is told, or what opens it.
         format: The format's name.
-        status_wait_s: Checked only.
+        status_wait_s: How long the provider's status is of use, in seconds.
         heartbeat_s: How long nothing may be sent, in seconds.
         asked: What was asked of the replay, where there is one.
         on_thread_end: Called in the thread that has read the stream.
@@ -333,6 +336,7 @@ def make_body(
         writer = find_format(format)
         check_replay(asked, stream)
         if asked.store is not None:
+            asked = asked._replace(status_wait_s=status_wait_s)
             told = retell(stream, asked, on_thread_end=on_thread_end)  # type: ignore[arg-type]
             if isinstance(told, Problem):
                 return told
@@ -351,7 +355,13 @@ def make_body(
                 f"sse_response streams what stream_sync returns, or events, "
                 f"not {type(stream).__name__}"
             )
-        return StreamBody(stream, writer, heartbeat_s=heartbeat_s, on_thread_end=on_thread_end)  # type: ignore[arg-type]
+        return StreamBody(
+            stream,  # type: ignore[arg-type]
+            writer,
+            heartbeat_s=heartbeat_s,
+            status_wait_s=status_wait_s,
+            on_thread_end=on_thread_end,
+        )
     except BaseException:
         if isinstance(stream, TokenStream):
             stream.close()

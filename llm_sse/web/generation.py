@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ..errors import ConnectionLost
+from ..errors import ConnectionLost, StreamClosed
 from ..events import Event, Finish, StreamStart
 from ..sync.channel import Channel, ChannelTimeout
 from ..sync.stream import TokenStream
@@ -35,6 +35,7 @@ class Generation:
         writer: Where to.
         keep_running: Whether it goes on when nobody reads.
         grace_s: For how long it goes on without readers else, in seconds.
+        status_wait_s: How long the provider's status is of use, in seconds.
         on_thread_end: Called in each of the threads at its end.
     """
 
@@ -46,6 +47,7 @@ class Generation:
         *,
         keep_running: bool,
         grace_s: float,
+        status_wait_s: float,
         on_thread_end: Callable[[], object],
     ) -> None:
         self._stream = stream
@@ -59,7 +61,7 @@ class Generation:
         self._finished = False
         self._channel: Channel[Event] = Channel(_BUFFER_SIZE)
         try:
-            start_pump(stream, self._channel, on_thread_end)
+            start_pump(stream, self._channel, on_thread_end, status_wait_s)
             threading.Thread(target=self._run, name="llm-sse-web-replay", daemon=True).start()
         except BaseException:  # the system has no thread for it
             release(stream, self._channel)
@@ -109,12 +111,15 @@ class Generation:
             except ChannelTimeout:
                 continue
             except BaseException as error:
+                if isinstance(error, StreamClosed):
+                    self._writer.keep()  # was it stopped?
                 self._end_with(error)
                 return
             if batch is None:
                 if self._finished:
                     self._append(self._format.end(), last=True)
                 else:  # a stream of ours ends so only where the site has closed it
+                    self._writer.keep()  # or has stopped it
                     closed = isinstance(self._stream, TokenStream)
                     self._end_with(broken_off(), logging.INFO if closed else logging.WARNING)
                 return

@@ -6,8 +6,9 @@ page is no `Origin` of ours, and browsers say (`Sec-Fetch-Site`) when a request 
 elsewhere. Who is no browser sends none of these but `Host`.
 
 A page may `GET` from anywhere without an `Origin`, and browsers say whose page it is only to sites
-that nobody on the way can alter (TLS, loopback). So a `GET` that costs something needs this word,
-or the token.
+that nobody on the way can alter (TLS, loopback). So a `GET` that costs something needs the word
+`same-origin`, or the token. A person at the address bar (`none`) is not enough: what he opens may
+redirect him here, and the word stays the same.
 
 Source: Fetch Metadata Request Headers (W3C), sections 2.4 and 3; Fetch (WHATWG), section 3.2;
 Secure Contexts (W3C), section 3.1.
@@ -30,8 +31,13 @@ __all__ = ["MIN_TOKEN_CHARS", "PAGE_HEADERS", "Guard", "is_loopback"]
 MIN_TOKEN_CHARS = 16
 
 _TOKEN = re.compile(r"[!-~]+")
+#: A host's name as browsers send it. Source: URL Standard (WHATWG), section 3.5.
+_NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+#: The ports that browsers leave out. Source: URL Standard (WHATWG), section 4.2.
+_PORTS = {"http": 80, "https": 443}
 #: The words of `Sec-Fetch-Site` for the site's own pages, and for a person at the address bar.
-_HERE = ("same-origin", "none")
+_OWN_PAGE = "same-origin"
+_HERE = (_OWN_PAGE, "none")
 
 #: What goes with every response. The page's script may write text only, to this site only.
 PAGE_HEADERS = {
@@ -114,9 +120,9 @@ class Guard:
             origin: The request's `Origin`.
             site: Its `Sec-Fetch-Site`.
         """
-        if self.asks_token or origin is not None or site in _HERE:
+        if self.asks_token or origin is not None or site == _OWN_PAGE:
             return None
-        return _forbidden("Nothing says whose page asks; ask by POST.", "unknown_origin")
+        return _forbidden("Only a page of this site's may ask so; ask by POST.", "unknown_origin")
 
     def refuse_token(self, authorization: str | None) -> Problem | None:
         """Return what is answered without the token; `None` if it is there, or not needed."""
@@ -180,17 +186,21 @@ def _is_address(name: str) -> bool:
 
 
 def _checked_host(host: str) -> str:
-    name = _name_of(host)
-    if not name or name != host.lower():
-        raise ConfigurationError(f"a host is a name without a port, such as my.lan, not {host!r}")
+    name = host.lower() if isinstance(host, str) else ""
+    if name != _name_of(name) or not _NAME.fullmatch(name):
+        raise ConfigurationError(
+            "a host is one name in ASCII, without a port, a wildcard or a dot at its end, such as "
+            f"my.lan (xn--... where it has other letters), not {host!r}"
+        )
     return name
 
 
 def _checked_origin(origin: str) -> str:
     try:
         parts = urlsplit(origin)
+        port = parts.port  # raises where it is none
     except ValueError:
-        parts = urlsplit("")
+        parts, port = urlsplit(""), None
     if parts.scheme not in ("http", "https") or origin != f"{parts.scheme}://{parts.netloc}":
         raise ConfigurationError(
             f"an origin is a scheme and a host, such as https://example.org, not {origin!r}"
@@ -199,4 +209,14 @@ def _checked_origin(origin: str) -> str:
         raise ConfigurationError(
             f"an origin has a host in lower case, and no user name; not {origin!r}"
         )
-    return origin
+    host = parts.hostname or ""
+    if not _NAME.fullmatch(host) and not _is_address(host):
+        raise ConfigurationError(
+            "an origin has one host's name in ASCII, without a wildcard (xn--... where it has "
+            f"other letters), not {origin!r}"
+        )
+    # Browsers leave a scheme's own port out, and write others without zeros before them.
+    shown = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{shown}" + (
+        "" if port in (None, _PORTS[parts.scheme]) else f":{port}"
+    )

@@ -11,7 +11,7 @@ import logging
 
 from ..errors import APIError, InvalidOutputError, ProtocolError, StreamError
 
-__all__ = ["log_error"]
+__all__ = ["log_error", "one_line"]
 
 #: The errors whose message holds what came from outside, where a provider was asked.
 _QUOTING = (APIError, ProtocolError, InvalidOutputError)
@@ -28,7 +28,7 @@ def log_error(log: logging.Logger, error: BaseException, level: int = logging.WA
     if not isinstance(error, StreamError):
         log.error("a stream for a browser failed", exc_info=error)
         return
-    kind, words = type(error).__name__, _one_line(str(error))
+    kind, words = type(error).__name__, one_line(str(error))
     if error.provider is None or not isinstance(error, _QUOTING):
         log.log(level, "%s: %s", kind, words)
         return
@@ -37,11 +37,11 @@ def log_error(log: logging.Logger, error: BaseException, level: int = logging.WA
         "code": getattr(error, "code", None),
         "request": error.request_id,
     }
-    facts = (f"{name} {_one_line(str(value))}" for name, value in said.items() if value is not None)
+    facts = (f"{name} {one_line(str(value))}" for name, value in said.items() if value is not None)
     log.log(level, "%s: %s", kind, ", ".join((error.provider, *facts)))
     log.debug("%s said: %s", error.provider, words)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     """Write what would move a terminal's cursor, or hide, as an escape."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

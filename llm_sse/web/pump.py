@@ -72,7 +72,10 @@ def open_stream(factory: Factory) -> EventStream:
 
 
 def start_pump(
-    stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
+    stream: EventStream | Told,
+    channel: Channel[Any],
+    on_thread_end: Callable[[], object],
+    status_wait_s: float = 0.0,
 ) -> None:
     """Start the thread that puts a stream's events into a channel, and its ending after them.
 
@@ -82,8 +85,9 @@ def start_pump(
         stream: What is read.
         channel: Where it goes; its start is set when the provider's status is known.
         on_thread_end: Called in that thread when it has nothing left to do.
+        status_wait_s: How long the provider's status is of use, in seconds.
     """
-    events = _events(stream, channel, on_thread_end)
+    events = _events(stream, channel, on_thread_end, status_wait_s)
     start_producer(channel, events, "llm-sse-web", contextvars.copy_context())
 
 
@@ -103,12 +107,18 @@ def release(stream: EventStream | Told, channel: Channel[Any]) -> None:
 
 
 def _events(
-    stream: EventStream | Told, channel: Channel[Any], on_thread_end: Callable[[], object]
+    stream: EventStream | Told,
+    channel: Channel[Any],
+    on_thread_end: Callable[[], object],
+    status_wait_s: float,
 ) -> Iterator[Any]:
     """Yield a stream's events, each handed over before the next is waited for."""
     try:
         if isinstance(stream, (TokenStream, Told)):
-            stream.wait_started()
+            if isinstance(stream, Told):
+                stream.wait_started()
+            else:
+                stream.wait_started(retry_within_s=status_wait_s)
             channel.set_start(True)
             yield from flushing(stream.events(), channel)
             return

@@ -85,6 +85,7 @@ class Asked(NamedTuple):
         last_event_id: The request's `Last-Event-ID`; `None` where it has none.
         keep_running: Whether the stream is read to its end also when nobody listens.
         grace_s: How long nobody may listen otherwise, in seconds.
+        status_wait_s: How long the provider's status is of use, in seconds.
     """
 
     store: ReplayStore | None = None
@@ -94,6 +95,7 @@ class Asked(NamedTuple):
     last_event_id: str | None = None
     keep_running: bool = False
     grace_s: float = 30.0
+    status_wait_s: float = 0.0
 
 
 #: What is asked where there is no replay.
@@ -191,6 +193,7 @@ class _Shelf:
                 writer,
                 keep_running=self._asked.keep_running,
                 grace_s=self._asked.grace_s,
+                status_wait_s=self._asked.status_wait_s,
                 on_thread_end=on_thread_end,
             )
         except BaseException as error:

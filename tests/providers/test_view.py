@@ -227,7 +227,7 @@ class TestDecoder:
 
     @pytest.mark.parametrize("body", [b"", b"<h1>No</h1>", b"[]", b'{"detail":{"a":1}}', b"7"])
     def test_another_servers_refusal_is_an_error_too(self, body: bytes) -> None:
-        """A site's own 404 need be no problem document."""
+        """A site's own 404 need be no problem document; of a page its title is told."""
         assert type(ROW.error(404, {}, body)) is InvalidRequestError
 
 

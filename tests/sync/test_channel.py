@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import gc
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -211,6 +212,23 @@ class TestChannel:
         channel: Channel[int] = Channel(50)
         channel.pause(0.001)
         assert channel._interrupt is None
+
+    def test_a_pause_beyond_the_start_that_is_wanted_may_end(self) -> None:
+        """It ends at once; where it may not, or the start is there, or too late, it lasts."""
+        channel: Channel[int] = Channel(50)
+        thread, outcome = _in_thread(lambda: channel.pause(3600, may_end=True))
+        until(lambda: channel._queue.not_full._waiters)
+        channel.want_start_by(time.monotonic() + 60)
+        thread.join(20)
+        assert outcome == [False]
+        assert channel.pause(0.001, may_end=True)
+        channel.want_start_by(time.monotonic())
+        assert channel.pause(0.001, may_end=True)
+        channel.want_start_by(time.monotonic() + 0.001)
+        assert channel.pause(0.002)
+        channel.set_start("answered")
+        channel.want_start_by(time.monotonic() + 0.001)
+        assert channel.pause(0.002, may_end=True)
 
     def test_close_calls_the_interrupt_once(self) -> None:
         """What the producer waits for is ended by close(), once."""

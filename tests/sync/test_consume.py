@@ -15,6 +15,7 @@ from llm_sse.errors import (
     APIError,
     ConfigurationError,
     ConnectionLost,
+    InvalidRequestError,
     ProtocolError,
     RateLimitError,
     ServerError,
@@ -174,12 +175,23 @@ class TestConsumeStream:
         with site.serving() as url, pytest.raises(ProtocolError, match="not text/event-stream"):
             consume_stream(url.replace("stream/", "page"), "Why?", retry=_ONCE).text()
 
+    def test_an_address_where_no_view_is_is_said(self, server: FakeServer) -> None:
+        """In the words of this call, and without the page that the framework sends."""
+        with (
+            Site(server).serving() as url,
+            pytest.raises(InvalidRequestError, match="404 Not Found") as caught,
+        ):
+            consume_stream(url.replace("stream/", "nowhere"), "Why?", retry=_ONCE).text()
+        assert str(caught.value) == "sse-view answered 404: 404 Not Found (is url right?)"
+        assert "<title>" in caught.value.body
+
     @pytest.mark.parametrize(
         ("url", "arguments", "message"),
         [
-            ("stream", {}, "must look like"),
-            ("https://host/stream?a=b", {}, "must end before"),
-            (7, {}, "must be a str"),
+            ("stream", {}, "^url must look like"),
+            ("https://host/stream?a=b", {}, "^url must end before"),
+            ("https://ann:secret@host/stream", {}, "^url must not hold"),
+            (7, {}, "^url must be a str"),
             ("https://host/stream", {"send_as": "xml"}, "send_as"),
             ("https://host/stream", {"provider": "openai"}, "leave provider= out"),
             ("https://host/stream", {"base_url": "x"}, "leave base_url= out"),

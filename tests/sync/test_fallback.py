@@ -373,6 +373,15 @@ class TestWaitStarted:
             " anthropic",
         ]
 
+    def test_a_refusal_that_lasts_too_long_is_a_failure(self, three: Three) -> None:
+        """The next one is asked at once, instead of the first one again."""
+        three.openai.script(status(429, headers={"Retry-After": "20"}))
+        answer = three.ask(retry=RetryPolicy(max_retries=1))
+        assert answer.wait_started(15, retry_within_s=15)
+        assert answer.provider == "anthropic"
+        assert len(three.openai.requests) == 1
+        answer.close()
+
     def test_retries_that_nobody_has_read_are_told_before_it(self, three: Three) -> None:
         """No event is lost because the wait took it in."""
         three.openai.script(status(503))

@@ -49,6 +49,24 @@ class TestWaitStarted:
         with pytest.raises(RateLimitError):
             list(answer)
 
+    def test_a_refusal_that_lasts_too_long_is_raised(self, server: FakeServer, ask: Ask) -> None:
+        """A view cannot wait so long; it is told also where the pause has begun already."""
+        server.script(status(429, headers={"Retry-After": "20"}))
+        answer = ask(retry=RetryPolicy(max_retries=1))
+        assert answer.wait_started(0.05) is False
+        until(lambda: server.requests)
+        with pytest.raises(RateLimitError):
+            answer.wait_started(15, retry_within_s=15)
+        assert len(server.requests) == 1
+
+    def test_a_pause_of_our_own_is_waited_for(self, server: FakeServer, ask: Ask) -> None:
+        """Nobody has said that it has to last; the next attempt may be the answer."""
+        server.enqueue(status(503))
+        server.script(say("one"))
+        answer = ask(retry=RetryPolicy(max_retries=1, backoff_s=0.05))
+        assert answer.wait_started(5, retry_within_s=0.0001)
+        assert answer.text() == "one"
+
     def test_says_when_it_is_still_open(self, ask: Ask) -> None:
         """Without an answer in time it returns False, and the stream goes on."""
         with WireServer(Connection.wait_closed) as silent:
@@ -119,7 +137,7 @@ class TestTimeouts:
         """Headers alone are no token: the limit runs until the first content."""
         server.script(pause(3600))
         with pytest.raises(StreamTimeout) as caught:
-            ask(timeouts=Timeouts(first_token_s=0.05)).text()
+            ask(timeouts=Timeouts(first_token_s=0.4)).text()
         assert caught.value.phase == "first_token"
         assert caught.value.limit_s == 0.05
         assert caught.value.request_id is not None

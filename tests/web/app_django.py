@@ -34,9 +34,8 @@ django.setup()
 
 def _stream(request: HttpRequest) -> tuple[TokenStream, dict[str, Any]]:
     asked = request.GET
-    stream = stream_sync(
-        "Hi", base_url=asked["base_url"], api_key="any", retry=RetryPolicy(max_retries=0)
-    )
+    retry = None if asked.get("retry") == "default" else RetryPolicy(max_retries=0)
+    stream = stream_sync("Hi", base_url=asked["base_url"], api_key="any", retry=retry)
     return stream, {
         "format": asked.get("format", "tokens"),
         "status_wait_s": float(asked.get("status_wait_s", 10)),

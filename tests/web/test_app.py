@@ -15,6 +15,7 @@ from llm_sse.testing import (
     call_tool,
     cut,
     finish,
+    hang,
     say,
     stall,
     status,
@@ -202,6 +203,42 @@ class TestStream:
         assert (answer.status_code, answer.get_json()["code"]) == (502, "misconfigured")
         assert _KEY not in answer.text
 
+    @pytest.mark.parametrize(
+        ("model", "wrong", "said"),
+        [
+            ("any", {"api_key": None}, "no key for openai: set the environment variable"),
+            ("any", {"api_key": f"{_KEY}\n"}, "the key in api_key cannot be sent"),
+            ("any", {"base_url": f"http://user:{_KEY}@intern.corp/v1"}, "base_url must not hold"),
+            ("any", {"base_url": "intern.corp/v1"}, "base_url must look like"),
+            ("", {}, "model"),
+        ],
+    )
+    def test_a_site_that_cannot_ask_says_so_to_its_log_alone(
+        self,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        model: str,
+        wrong: dict[str, Any],
+        said: str,
+    ) -> None:
+        """The visitor gets 502 and no reason; the key is nowhere."""
+        monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+        arguments = {"provider": "openai", "api_key": _KEY, **wrong}
+        client = Site([Target("first", model, arguments)]).app.test_client()
+        for path, question in (
+            ("/stream", _ASK),
+            ("/stream", {**_ASK, "format": "text"}),
+            ("/v1/chat/completions", {**_CHAT, "model": "first"}),
+        ):
+            caplog.clear()
+            answer = client.post(path, json=question)
+            assert answer.status_code == 502
+            assert '"code":"misconfigured"' in answer.text
+            assert "openai" not in answer.text.lower()
+            assert "corp" not in answer.text
+            assert f"first cannot be asked: {said}" in caplog.text
+            assert _KEY not in caplog.text + answer.text
+
     def test_paths_and_methods_that_are_not_there(self, client: FlaskClient) -> None:
         """They are problems like the others; HTTP's own headers are there."""
         assert client.get("/nowhere").get_json()["status"] == 404
@@ -349,6 +386,28 @@ class TestStop:
         until(server.requests[0].ended.is_set)
         assert not server.requests[1].ended.is_set()
         client.application.extensions["site"].slots.close(0)
+
+    @pytest.mark.parametrize("begun", [True, False])
+    def test_it_is_not_worth_another_try(
+        self, make: Make, server: FakeServer, running: list[Any], begun: bool
+    ) -> None:
+        """Whoever reads it is told that it was the site's wish, and a client leaves it there."""
+        server.script(*([say("one")] if begun else []), stall() if begun else hang())
+        client = make(heartbeat_s=0.1, grace_s=60)
+        asked = {**_ASK, "name": _NAME}
+
+        def ask() -> None:
+            running.append(client.post("/stream", json=asked, buffered=False))
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        until(lambda: server.requests and (running or not begun))
+        assert client.post("/stop", json={"name": _NAME}).status_code == 204
+        asking.join(20)
+        told = running[0].get_data(as_text=True)
+        assert '"status":503' in told
+        assert '"code":"incomplete"' in told
+        assert '"retryable":false' in told
 
     def test_tells_nothing_of_names(self, client: FlaskClient) -> None:
         """An unknown name is answered in the same way; what is none is refused."""

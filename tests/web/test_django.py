@@ -80,6 +80,15 @@ class TestSSEResponse:
         assert response.headers.get("Retry-After") == ("2" if ours in (429, 503) else None)
         assert b"secret" not in body
 
+    def test_a_refusal_that_lasts_longer_than_the_wait_is_the_status(
+        self, way: str, server: FakeServer
+    ) -> None:
+        """Also where the stream would be asked for again."""
+        server.script(status(429, headers={"Retry-After": "20"}))
+        response, _ = _get(server, way, retry="default")
+        assert (response.status_code, response.headers["Retry-After"]) == (429, "20")
+        assert len(server.requests) == 1
+
     def test_a_provider_that_takes_its_time_is_not_waited_for(
         self, way: str, server: FakeServer
     ) -> None:

@@ -14,6 +14,7 @@ from llm_sse import RetryPolicy, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.flask import sse_response
+from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
 
 
@@ -89,6 +90,61 @@ class TestSSEResponse:
         assert answer.get_json()["status"] == ours
         assert answer.headers.get("Retry-After") == ("2" if ours in (429, 503) else None)
         assert "secret" not in answer.text
+
+    @pytest.mark.parametrize("kept", [False, True], ids=["once", "replay"])
+    @pytest.mark.parametrize(("theirs", "ours"), [(429, 429), (503, 503)])
+    @pytest.mark.parametrize("after_s", ["11", "30", "61"])
+    def test_a_refusal_that_lasts_longer_than_the_wait_is_the_status(
+        self, app: flask.Flask, server: FakeServer, theirs: int, ours: int, after_s: str, kept: bool
+    ) -> None:
+        """With the retries that everybody gets who says nothing: nobody is asked a second time."""
+        how: dict[str, Any] = {"replay": MemoryReplay(), "key": "ann"} if kept else {}
+
+        @app.get("/stream")
+        def stream() -> flask.Response:
+            return sse_response(
+                lambda: stream_openai("Hi", base_url=server.base_url("openai"), api_key="any"),
+                **how,
+            )
+
+        server.script(status(theirs, headers={"Retry-After": after_s}))
+        answer = app.test_client().get("/stream")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (ours, after_s)
+        assert answer.get_json()["retryable"] is True
+        assert len(server.requests) == 1
+
+    def test_a_refusal_that_is_over_in_time_is_waited_out(
+        self, app: flask.Flask, server: FakeServer
+    ) -> None:
+        """The browser sees an answer, and nothing of the refusal."""
+
+        @app.get("/stream")
+        def stream() -> flask.Response:
+            return sse_response(
+                stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+            )
+
+        server.enqueue(status(429, headers={"Retry-After": "0.01"}))
+        server.enqueue(say("one"))
+        answer = app.test_client().get("/stream")
+        assert answer.status_code == 200
+        assert '{"token":"one"}' in answer.text
+        assert len(server.requests) == 2
+
+    def test_after_the_wait_every_refusal_is_waited_out(
+        self, app: flask.Flask, server: FakeServer
+    ) -> None:
+        """The response has begun, and an answer may yet come."""
+
+        @app.get("/stream")
+        def stream() -> flask.Response:
+            answer = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
+            return sse_response(answer, status_wait_s=0)
+
+        server.enqueue(status(429, headers={"Retry-After": "0.05"}))
+        server.enqueue(say("one"))
+        assert '{"token":"one"}' in app.test_client().get("/stream").text
+        assert len(server.requests) == 2
 
     def test_a_provider_that_takes_its_time_is_not_waited_for(
         self, client: FlaskClient, server: FakeServer

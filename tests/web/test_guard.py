@@ -72,13 +72,13 @@ class TestGuard:
     def test_a_get_that_costs_something_says_whose_it_is(self) -> None:
         """By the browser's word, by an origin that was let in, or by the token."""
         guard = Guard()
-        for site in ("same-origin", "none"):
-            assert guard.refuse_get(origin=None, site=site) is None
+        assert guard.refuse_get(origin=None, site="same-origin") is None
         assert guard.refuse_get(origin="http://localhost", site=None) is None
         assert Guard(token=_TOKEN).refuse_get(origin=None, site=None) is None
-        refusal = guard.refuse_get(origin=None, site=None)
-        assert refusal is not None
-        assert refusal.status == 403
+        for site in (None, "none"):  # which is said of a redirect, too
+            refusal = guard.refuse_get(origin=None, site=site)
+            assert refusal is not None
+            assert refusal.status == 403
 
     def test_the_token_has_to_come_as_bearer(self) -> None:
         """Neither a part of it, nor another scheme, nor nothing will do."""
@@ -97,6 +97,17 @@ class TestGuard:
             ({"token": "with a space in the middle"}, "visible ASCII"),
             ({"hosts": ["my.lan:80"]}, "without a port"),
             ({"hosts": [""]}, "without a port"),
+            ({"hosts": ["*"]}, "wildcard"),
+            ({"hosts": ["*.my.lan"]}, "wildcard"),
+            ({"hosts": ["exa mple"]}, "one name"),
+            ({"hosts": ["my.lan."]}, "dot at its end"),
+            ({"hosts": ["m\xfcller.example"]}, "xn--"),
+            ({"hosts": ["https://my.lan"]}, "one name"),
+            ({"hosts": [None]}, "one name"),
+            ({"origins": ["https://*.example"]}, "wildcard"),
+            ({"origins": ["https://m\xfcller.example"]}, "xn--"),
+            ({"origins": ["https://a.example:x"]}, "a scheme and a host"),
+            ({"origins": ["https://exa mple"]}, "one host's name"),
             ({"origins": ["*"]}, "a scheme and a host"),
             ({"origins": ["https://a.example/"]}, "a scheme and a host"),
             ({"origins": ["http://[bad"]}, "a scheme and a host"),
@@ -109,6 +120,23 @@ class TestGuard:
         with pytest.raises(ConfigurationError, match=said) as caught:
             Guard(**wrong)
         assert "space" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("named", "sent"),
+        [
+            ("https://a.example:443", "https://a.example"),
+            ("http://a.example:80", "http://a.example"),
+            ("https://a.example:", "https://a.example"),
+            ("http://a.example:443", "http://a.example:443"),
+            ("http://[::1]:80", "http://[::1]"),
+            ("http://10.1.2.3:3000", "http://10.1.2.3:3000"),
+        ],
+    )
+    def test_an_origins_port_may_be_said(self, named: str, sent: str) -> None:
+        """Browsers leave out the scheme's own; it is the same origin."""
+        guard = Guard(origins=[named])
+        assert guard.refuse_origin(host="localhost", origin=sent, site="cross-site") is None
+        assert guard.origin_headers(sent)["Access-Control-Allow-Origin"] == sent
 
     def test_only_this_machine_is_loopback(self) -> None:
         """Names but `localhost` may be anything."""
