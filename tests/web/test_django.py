@@ -26,7 +26,7 @@ from tests.web import app_django  # the project, whose settings hold in this pro
 
 assert app_django
 _ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
-_BODY = b': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+_BODY = b'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
 
 
 async def _read(chunks: Any) -> bytes:
@@ -204,7 +204,7 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         response = sse_response(stream)
-        assert next(iter(response)) == b": connected\n\n"
+        assert next(iter(response)) == b"id: 0\n: connected\n"
         response.close()
         assert server.requests[0].ended.wait(5)
 
