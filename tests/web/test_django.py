@@ -365,7 +365,8 @@ class TestHead:
 
         for how in ({}, {"replay": MemoryReplay(), "key": "ann"}):
             response: Any = answer(opens, **how)
-            assert (response.status_code, response.content) == (200, b"")
+            assert (response.status_code, b"".join(response)) == (200, b"")
+            assert response.streaming  # so nobody gives it a length
             assert response.headers["X-Accel-Buffering"] == "no"
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         answer(stream)
@@ -376,14 +377,14 @@ class TestReplay:
     @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
     def test_a_browser_that_comes_back_misses_nothing(self, in_loop: bool) -> None:
         """It gets what follows its last event; nothing more after the end; 410 for what is not."""
-        store, opened = MemoryReplay(), []
+        store, opened, method = MemoryReplay(), [], "GET"
 
         def opens() -> list[Event]:
             opened.append(True)
             return _ANSWER
 
         def ask(**headers: str) -> tuple[int, bytes]:
-            request = RequestFactory().get("/stream", headers=headers)
+            request = RequestFactory().generic(method, "/stream", headers=headers)
             how: Any = {"request": request, "replay": store, "key": "ann"}
 
             async def answer() -> tuple[int, bytes]:
@@ -404,6 +405,9 @@ class TestReplay:
         assert ask(**{"Last-Event-ID": last.id}) == (204, b"")
         assert ask(**{"Last-Event-ID": "7"})[0] == 410
         assert len(opened) == 1
+        method = "HEAD"
+        statuses = [ask(**{"Last-Event-ID": id_})[0] for id_ in (first.id, last.id, "7")]
+        assert statuses == [200, 204, 410]
 
     def test_the_request_is_needed(self) -> None:
         """Without it nobody knows what the browser has."""

@@ -167,8 +167,21 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         answer = client.head("/stream")
         assert answer.status_code == 200
+        assert "Content-Length" not in answer.headers  # GET has none, either
         assert answer.headers["X-Accel-Buffering"] == "no"
         assert all(request.ended.wait(5) for request in server.requests)
+
+    def test_a_head_has_the_status_of_a_get(self, app: flask.Flask) -> None:
+        """For who comes back it depends on what is kept."""
+        kept: Any = {"replay": MemoryReplay(), "key": "ann"}
+        app.add_url_rule("/kept", "kept", lambda: sse_response(lambda: _ANSWER, **kept))
+        app.add_url_rule("/once", "once", lambda: sse_response(lambda: _ANSWER))
+        client = app.test_client()
+        first, last = SSEDecoder().feed(client.get("/kept").data)
+        for path, id_ in (("kept", first.id), ("kept", last.id), ("kept", "7"), ("once", "1")):
+            headers = {"Last-Event-ID": id_}
+            get, head = client.get(path, headers=headers), client.head(path, headers=headers)
+            assert (head.status_code, head.data) == (get.status_code, b"")
 
     def test_a_response_that_is_dropped_closes_its_stream(
         self, app: flask.Flask, client: FlaskClient, server: FakeServer
