@@ -198,6 +198,24 @@ class TestSSEResponse:
         gc.collect()
         assert server.requests[0].ended.wait(5)
 
+    @pytest.mark.parametrize("replay", [None, MemoryReplay()])
+    def test_what_fails_while_it_is_opened_has_a_status(
+        self, app: flask.Flask, server: FakeServer, replay: MemoryReplay | None
+    ) -> None:
+        """The function may have asked somebody else before, and waited for the answer."""
+        server.script(status(429, "gpt-secret", headers={"Retry-After": "2"}))
+        kept: dict[str, Any] = {"replay": replay, "key": "ann"} if replay else {}
+        how: Any = {"base_url": server.base_url("openai"), "api_key": "any"}
+
+        def opens() -> Any:
+            language = stream_openai("Which?", retry=RetryPolicy(max_retries=0), **how).text()
+            return stream_openai(language, **how)
+
+        app.add_url_rule("/stream", view_func=lambda: sse_response(opens, **kept))
+        answer = app.test_client().get("/stream")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+        assert "secret" not in answer.text
+
     def test_wrong_arguments_are_refused(self, client: FlaskClient, app: flask.Flask) -> None:
         """The view fails, where the author sees it."""
         app.testing = True
