@@ -334,13 +334,18 @@ def make_body(
         check_seconds("status_wait_s", status_wait_s, zero=True)
         check_seconds("heartbeat_s", heartbeat_s)
         writer = find_format(format)
+        if asked.by_event_source:  # which comes back by itself, and must then have an id
+            writer.number()
+            writer.for_event_source = True
         check_replay(asked, stream)
         if asked.store is not None:
             asked = asked._replace(status_wait_s=status_wait_s)
             told = retell(stream, asked, on_thread_end=on_thread_end)  # type: ignore[arg-type]
             if isinstance(told, Problem):
                 return told
-            return StreamBody(told, Retold(format, told.cursor), heartbeat_s=heartbeat_s)
+            retold = Retold(format, told.cursor)
+            retold.for_event_source = asked.by_event_source
+            return StreamBody(told, retold, heartbeat_s=heartbeat_s)
         if asked.last_event_id:
             if isinstance(stream, TokenStream):
                 stream.close()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 from django.http import HttpResponseBase
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 
@@ -25,8 +27,9 @@ from tests.helpers import until
 from tests.web import app_django  # the project, whose settings hold in this process, too
 
 assert app_django
+_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "web.md"
 _ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
-_BODY = b': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+_BODY = b'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
 
 
 async def _read(chunks: Any) -> bytes:
@@ -213,7 +216,7 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         response = sse_response(stream)
-        assert next(iter(response)) == b": connected\n\n"
+        assert next(iter(response)) == b"id: 0\n: connected\n"
         response.close()
         assert server.requests[0].ended.wait(5)
 
@@ -236,6 +239,94 @@ class TestSSEResponse:
         loop = run_tools("Hi", tools=[count], base_url=server.base_url("openai"), api_key="any")
         assert b'"content":"42"' in b"".join(sse_response(loop, format="events"))
         until(lambda: opened[0].connection is None)
+
+
+class TestFactory:
+    @pytest.mark.parametrize("query", ["", "kept"], ids=["no-replay", "replay"])
+    def test_may_use_the_database_in_an_async_view(
+        self, query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It runs where `sync_to_async` runs; Django closes its connection after the response."""
+        monkeypatch.setitem(connections.settings["default"], "NAME", str(tmp_path / "db"))
+        opened: list[Any] = []
+
+        def note(connection: Any, **_: Any) -> None:
+            opened.append(connection)
+
+        connection_created.connect(note)
+        try:
+            body = asyncio.run(_serve(AsyncRequestFactory().get(f"/database?{query}").scope))
+        finally:
+            connection_created.disconnect(note)
+        assert b"It is 42." in body
+        assert [one.connection for one in opened] == [None]
+
+    @pytest.mark.parametrize("kept", [False, True], ids=["no-replay", "replay"])
+    def test_runs_in_the_requests_thread_under_wsgi(self, kept: bool) -> None:
+        """There an async view has the request's own thread for what is not async."""
+        how: Any = {"replay": MemoryReplay(), "key": "ann"} if kept else {}
+        ran: list[threading.Thread] = []
+
+        def opens() -> list[Event]:
+            ran.append(threading.current_thread())
+            return _ANSWER
+
+        request = RequestFactory().get("/stream")
+        response: Any = async_to_sync(asse_response)(opens, request=request, **how)
+        assert response.getvalue().endswith(b"data: [DONE]\n\n")
+        assert ran == [threading.current_thread()]
+
+    def test_is_not_called_for_who_has_left(self) -> None:
+        """A store that is slow may have kept the request waiting longer than its browser waits."""
+        asked: list[str] = []
+        begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        class Slow(MemoryReplay):
+            def begin(self, stream: str) -> Any:
+                begun.set()
+                assert go_on.wait(10)
+                writer = super().begin(stream)
+                assert writer is not None
+                close = writer.close
+                writer.close = lambda: (close(), ended.set())  # type: ignore[method-assign]
+                return writer
+
+        async def leave() -> None:
+            request = RequestFactory().get("/stream")
+            answer = asse_response(
+                lambda: asked.append("asked") or _ANSWER,  # type: ignore[func-returns-value]
+                request=request,
+                replay=Slow(),
+                key="ann",
+            )
+            task = asyncio.ensure_future(answer)
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            while not ended.is_set():
+                await asyncio.sleep(0.001)
+
+        asyncio.run(leave())
+        assert asked == []
+
+
+async def _serve(scope: Any) -> bytes:
+    """Have the whole of Django's ASGI handler answer a request; return the body."""
+    given, sent = iter([{"type": "http.request", "body": b""}]), bytearray()
+
+    async def receive() -> Any:
+        for message in given:
+            return message
+        return await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        sent.extend(message.get("body", b""))
+
+    await ASGIHandler()(scope, receive, send)
+    return bytes(sent)
 
 
 class TestHead:
@@ -284,7 +375,8 @@ class TestHead:
 
         for how in ({}, {"replay": MemoryReplay(), "key": "ann"}):
             response: Any = answer(opens, **how)
-            assert (response.status_code, response.content) == (200, b"")
+            assert (response.status_code, b"".join(response)) == (200, b"")
+            assert response.streaming  # so nobody gives it a length
             assert response.headers["X-Accel-Buffering"] == "no"
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         answer(stream)
@@ -295,14 +387,14 @@ class TestReplay:
     @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
     def test_a_browser_that_comes_back_misses_nothing(self, in_loop: bool) -> None:
         """It gets what follows its last event; nothing more after the end; 410 for what is not."""
-        store, opened = MemoryReplay(), []
+        store, opened, method = MemoryReplay(), [], "GET"
 
         def opens() -> list[Event]:
             opened.append(True)
             return _ANSWER
 
         def ask(**headers: str) -> tuple[int, bytes]:
-            request = RequestFactory().get("/stream", headers=headers)
+            request = RequestFactory().generic(method, "/stream", headers=headers)
             how: Any = {"request": request, "replay": store, "key": "ann"}
 
             async def answer() -> tuple[int, bytes]:
@@ -323,6 +415,46 @@ class TestReplay:
         assert ask(**{"Last-Event-ID": last.id}) == (204, b"")
         assert ask(**{"Last-Event-ID": "7"})[0] == 410
         assert len(opened) == 1
+        method = "HEAD"
+        statuses = [ask(**{"Last-Event-ID": id_})[0] for id_ in (first.id, last.id, "7")]
+        assert statuses == [200, 204, 410]
+
+    def test_the_guides_views_tell_again_and_stop(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The documentation's two views, with a session: who stops is not who else asks."""
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "any")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url("anthropic"))
+        text = _GUIDE.read_text(encoding="utf-8").partition("The same two views in Django:")[2]
+        made: dict[str, Any] = {"__name__": "__main__"}
+        exec(text.partition("```python\n")[2].partition("```")[0], made)
+        server.script(say("one"), stall())
+        session: dict[str, str] = {}
+
+        def ask(id_: str | None = None) -> Any:
+            headers = {} if id_ is None else {"Last-Event-ID": id_}
+            request = RequestFactory().get("/stream", {"prompt": "Why"}, headers=headers)
+            request.session = session  # type: ignore[assignment]
+            return made["stream"](request)
+
+        def stop(whose: dict[str, str]) -> None:
+            request = RequestFactory().post("/stop", {"id": seen.id})
+            request.session = whose  # type: ignore[assignment]
+            assert made["stop"](request).status_code == 204
+
+        first, decoder = ask(), SSEDecoder()
+        chunks = iter(first)
+        while not (events := decoder.feed(next(chunks))):
+            pass
+        seen = events[0]
+        stop({"visitor": "another"})
+        assert not server.requests[0].ended.is_set()
+        again = ask(seen.id)
+        stop(session)
+        assert b'"code":"incomplete"' in again.getvalue()
+        assert server.requests[0].ended.wait(5)
+        first.close()
+        assert len(server.requests) == 1
 
     def test_the_request_is_needed(self) -> None:
         """Without it nobody knows what the browser has."""

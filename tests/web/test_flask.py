@@ -12,10 +12,14 @@ from flask.testing import FlaskClient
 from benchmarks.web_processes import ServerProcess
 from llm_sse import RetryPolicy, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
+from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.sse import SSEDecoder
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.flask import sse_response
 from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
+
+_ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
 
 
 @pytest.fixture
@@ -58,7 +62,7 @@ class TestSSEResponse:
             "X-Accel-Buffering": "no",
         }
         assert answer.text == (
-            ': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+            'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
         )
 
     @pytest.mark.parametrize(
@@ -154,7 +158,7 @@ class TestSSEResponse:
         answer = client.get("/stream?status_wait_s=0.01&heartbeat_s=0.05", buffered=False)
         assert answer.status_code == 200
         chunks = iter(answer.response)
-        assert [next(chunks), next(chunks)] == [b": connected\n\n", b": heartbeat\n\n"]
+        assert [next(chunks), next(chunks)] == [b"id: 0\n: connected\n", b": heartbeat\n"]
         until(lambda: server.requests)
         answer.close()
         assert server.requests[0].ended.wait(5)
@@ -177,6 +181,29 @@ class TestSSEResponse:
         assert (again.status_code, again.data) == (204, b"")
         assert all(request.ended.wait(5) for request in server.requests)
 
+    @pytest.mark.parametrize("format", ["tokens", "events", "openai", "ui-message"])
+    def test_a_browser_that_is_cut_off_before_the_first_event_is_told_so_too(
+        self, client: FlaskClient, server: FakeServer, format: str
+    ) -> None:
+        """An `EventSource` has an id from the beginning, so that it does not ask again."""
+        server.script(hang())
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        query = {"status_wait_s": "0.01", "format": format}
+        answer = client.get("/stream", query_string=query, headers=headers, buffered=False)
+        decoder = SSEDecoder()
+        assert decoder.feed(next(iter(answer.response))) == []
+        answer.close()
+        headers["Last-Event-ID"] = decoder.last_event_id
+        assert client.get("/stream", query_string=query, headers=headers).status_code == 204
+
+    @pytest.mark.parametrize("replay", [None, MemoryReplay()])
+    def test_an_empty_id_is_none(self, app: flask.Flask, replay: MemoryReplay | None) -> None:
+        """By the standard a browser without an id sends no header; who sends it empty has none."""
+        kept: dict[str, Any] = {"replay": replay, "key": "ann"} if replay else {}
+        app.add_url_rule("/stream", view_func=lambda: sse_response(lambda: _ANSWER, **kept))
+        answer = app.test_client().get("/stream", headers={"Last-Event-ID": ""})
+        assert answer.text.endswith("data: [DONE]\n\n")
+
     def test_a_question_in_a_function_is_not_even_asked(self, app: flask.Flask) -> None:
         """Who passes what asks, instead of an answer, pays for nothing."""
         asked: list[str] = []
@@ -195,8 +222,21 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         answer = client.head("/stream")
         assert answer.status_code == 200
+        assert "Content-Length" not in answer.headers  # GET has none, either
         assert answer.headers["X-Accel-Buffering"] == "no"
         assert all(request.ended.wait(5) for request in server.requests)
+
+    def test_a_head_has_the_status_of_a_get(self, app: flask.Flask) -> None:
+        """For who comes back it depends on what is kept."""
+        kept: Any = {"replay": MemoryReplay(), "key": "ann"}
+        app.add_url_rule("/kept", "kept", lambda: sse_response(lambda: _ANSWER, **kept))
+        app.add_url_rule("/once", "once", lambda: sse_response(lambda: _ANSWER))
+        client = app.test_client()
+        first, last = SSEDecoder().feed(client.get("/kept").data)
+        for path, id_ in (("kept", first.id), ("kept", last.id), ("kept", "7"), ("once", "1")):
+            headers = {"Last-Event-ID": id_}
+            get, head = client.get(path, headers=headers), client.head(path, headers=headers)
+            assert (head.status_code, head.data) == (get.status_code, b"")
 
     def test_a_response_that_is_dropped_closes_its_stream(
         self, app: flask.Flask, client: FlaskClient, server: FakeServer
@@ -212,6 +252,24 @@ class TestSSEResponse:
         assert client.get("/stream").status_code == 500
         gc.collect()
         assert server.requests[0].ended.wait(5)
+
+    @pytest.mark.parametrize("replay", [None, MemoryReplay()])
+    def test_what_fails_while_it_is_opened_has_a_status(
+        self, app: flask.Flask, server: FakeServer, replay: MemoryReplay | None
+    ) -> None:
+        """The function may have asked somebody else before, and waited for the answer."""
+        server.script(status(429, "gpt-secret", headers={"Retry-After": "2"}))
+        kept: dict[str, Any] = {"replay": replay, "key": "ann"} if replay else {}
+        how: Any = {"base_url": server.base_url("openai"), "api_key": "any"}
+
+        def opens() -> Any:
+            language = stream_openai("Which?", retry=RetryPolicy(max_retries=0), **how).text()
+            return stream_openai(language, **how)
+
+        app.add_url_rule("/stream", view_func=lambda: sse_response(opens, **kept))
+        answer = app.test_client().get("/stream")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+        assert "secret" not in answer.text
 
     def test_wrong_arguments_are_refused(self, client: FlaskClient, app: flask.Flask) -> None:
         """The view fails, where the author sees it."""

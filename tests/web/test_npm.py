@@ -17,7 +17,7 @@ from llm_sse.testing import FakeServer, call_tool, cut, finish, pause, say, stat
 from llm_sse.web.flask import sse_response
 from tests.helpers import until
 from tests.web.browser import Chromium
-from tests.web.live import answering, serving
+from tests.web.live import WORDS, Pausing, Provider, answering, serving
 from tests.web.node import Npm
 from tests.web.test_page import Served
 
@@ -67,6 +67,21 @@ class TestOpenAI:
         (call,) = choice["message"]["tool_calls"]
         assert (call["type"], call["function"]["name"]) == ("function", "look")
         assert call["function"]["arguments"].replace(" ", "") == '{"x":1}'
+
+    def test_reads_over_heartbeats(self, npm: Npm) -> None:
+        """Those before the answer and those in it are no chunks; nothing is lost behind them."""
+        with Provider() as provider:
+            app = answering(
+                lambda: stream_sync("Hi", base_url=provider.url, api_key="any"), "openai"
+            )
+            Pausing(app, provider)
+            with (
+                serving(app) as url,
+                npm.run("openai.mjs", client={"baseURL": url}, params=_ASK) as script,
+            ):
+                end = script.until("completion")
+        words = "".join(f"w{number} " for number in range(WORDS))
+        assert end["choices"][0]["message"]["content"] == words
 
     def test_a_refusal_is_its_own_error(
         self, npm: Npm, server: FakeServer, openai_client: dict[str, Any]
