@@ -314,7 +314,7 @@ def make_body(
     Args:
         stream: What is told, or what opens it.
         format: The format's name.
-        status_wait_s: Checked only.
+        status_wait_s: How long to wait for the replay's store, in seconds.
         heartbeat_s: How long nothing may be sent, in seconds.
         asked: What was asked of the replay, where there is one.
         on_thread_end: Called in the thread that has read the stream.
@@ -333,7 +333,12 @@ def make_body(
         writer = find_format(format)
         check_replay(asked, stream)
         if asked.store is not None:
-            told = retell(stream, asked, on_thread_end=on_thread_end)  # type: ignore[arg-type]
+            told = retell(
+                stream,  # type: ignore[arg-type]
+                asked,
+                status_wait_s=status_wait_s,
+                on_thread_end=on_thread_end,
+            )
             if isinstance(told, Problem):
                 return told
             return StreamBody(told, Retold(format, told.cursor), heartbeat_s=heartbeat_s)
