@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextvars
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any, TypeVar
 
-__all__ = ["Late", "acall_aside", "call_within"]
+__all__ = ["Late", "call_within"]
 
 T = TypeVar("T")
 
@@ -32,14 +30,12 @@ class _Call:
         self._late = late
         self._lock = threading.Lock()
         self._given_up = False
-        self._listener: Callable[[], object] = lambda: None
         self.settled = threading.Event()
         self.result: Any = None
         self.error: BaseException | None = None
 
-    def start(self, listener: Callable[[], object] = lambda: None) -> None:
-        """Begin; the listener is called in the call's thread at its end."""
-        self._listener = listener
+    def start(self) -> None:
+        """Begin."""
         context = contextvars.copy_context()
         threading.Thread(
             target=context.run, args=(self._run,), name="llm-sse-web-store", daemon=True
@@ -59,9 +55,7 @@ class _Call:
         with self._lock:
             self.settled.set()
             late = self._given_up
-        if not late:
-            self._listener()
-        elif self.error is None:
+        if late and self.error is None:
             self._late(self.result)
 
 
@@ -88,34 +82,6 @@ def call_within(
         raise
     if not returned and call.give_up():
         raise Late
-    result: T = _outcome(call)
-    return result
-
-
-async def acall_aside(
-    function: Callable[[], T], *, late: Callable[[T], object] = lambda _: None
-) -> T:
-    """Call a function without blocking the event loop, and without its pool of threads.
-
-    Args:
-        function: What is called, in a thread of its own.
-        late: Called there with a result for which nobody waits any longer.
-    """
-    loop = asyncio.get_running_loop()
-    news = asyncio.Event()
-
-    def wake() -> None:
-        with suppress(RuntimeError):  # the loop is closed: nobody waits
-            loop.call_soon_threadsafe(news.set)
-
-    call = _Call(function, late)
-    call.start(wake)
-    try:
-        await news.wait()
-    except BaseException:  # the request was cancelled
-        if not call.give_up() and call.error is None:
-            late(call.result)
-        raise
     result: T = _outcome(call)
     return result
 

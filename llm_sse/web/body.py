@@ -69,6 +69,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         format: How it is told.
         heartbeat_s: How long nothing may be sent, in seconds.
         on_thread_end: Called in the pump's thread when it has nothing left to do.
+        asked_at: When the wait for a status has begun: now, or earlier.
 
     Attributes:
         headers: The response's headers.
@@ -83,10 +84,12 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         *,
         heartbeat_s: float,
         on_thread_end: Callable[[], object] = lambda: None,
+        asked_at: float | None = None,
     ) -> None:
         self.headers = headers_of(format)
         self._format = format
         self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
+        self._asked_at = time.monotonic() if asked_at is None else asked_at
         self._pause_s = heartbeat_s - (_WRITES - 1) * self._moment_s
         self._writes = 0
         self._greeted = False
@@ -108,12 +111,12 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
             What is to be answered instead, if there is none.
         """
         with suppress(ChannelTimeout):
-            return self._start(timeout_s)
+            return self._start(max(0.0, self._asked_at + timeout_s - time.monotonic()))
         return None
 
     async def await_started(self, timeout_s: float) -> Problem | None:
         """Do the same without blocking the event loop."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._asked_at + timeout_s
         while True:
             try:
                 return self._start(0.0)
@@ -333,6 +336,7 @@ def make_body(
         writer = find_format(format)
         check_replay(asked, stream)
         if asked.store is not None:
+            asked_at = time.monotonic()
             told = retell(
                 stream,  # type: ignore[arg-type]
                 asked,
@@ -341,7 +345,8 @@ def make_body(
             )
             if isinstance(told, Problem):
                 return told
-            return StreamBody(told, Retold(format, told.cursor), heartbeat_s=heartbeat_s)
+            retold = Retold(format, told.cursor)
+            return StreamBody(told, retold, heartbeat_s=heartbeat_s, asked_at=asked_at)
         if asked.last_event_id:
             if isinstance(stream, TokenStream):
                 stream.close()

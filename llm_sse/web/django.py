@@ -12,7 +12,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from ..errors import ConfigurationError
 from ..sync.stream import TokenStream
-from .aside import acall_aside
 from .body import StreamBody, headers_of, make_body
 from .formats import find_format
 from .problem import Problem
@@ -166,10 +165,7 @@ async def asse_response(
     if replay is None:
         body = _body(stream, request, status_wait_s, heartbeat_s, asked)
     else:  # a store may be far away
-        body = await acall_aside(
-            lambda: _body(stream, request, status_wait_s, heartbeat_s, asked),
-            late=lambda body: None if isinstance(body, Problem) else body.close(),
-        )
+        body = await asyncio.to_thread(_body, stream, request, status_wait_s, heartbeat_s, asked)
     if isinstance(body, Problem):
         return _refusal(body)
     try:

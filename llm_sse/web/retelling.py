@@ -407,7 +407,7 @@ def stop_stream(
     """
     if (name is None) == (last_event_id is None):
         raise ConfigurationError("a stream is stopped by its name= or by a last_event_id=")
-    kept = [one for one, writer in FORMATS.items() if writer.heartbeat is not None]
+    kept = [one for one in FORMATS if find_format(one).heartbeat is not None]
     shelves = []
     for one in kept if format is None else [format]:
         asked = Asked(store, key, name, one)
