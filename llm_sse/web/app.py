@@ -39,6 +39,7 @@ from .chat_completions import (
     error_body,
     models_body,
 )
+from .event_source import is_event_source
 from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
 from .leaving import ended_by_leaving
@@ -232,8 +233,9 @@ class Site:
             key=_KEY,
             name=question.stream_name,
             format=question.format,
-            last_event_id=request.headers.get("Last-Event-ID"),
+            last_event_id=request.headers.get("Last-Event-ID") or None,
             grace_s=self._grace_s,
+            by_event_source=is_event_source(request.headers.get),
         )
         body = make_body(
             opened,

@@ -334,6 +334,9 @@ def make_body(
         check_seconds("status_wait_s", status_wait_s, zero=True)
         check_seconds("heartbeat_s", heartbeat_s)
         writer = find_format(format)
+        if asked.by_event_source:  # which comes back by itself, and must then have an id
+            writer.number()
+            writer.for_event_source = True
         check_replay(asked, stream)
         if asked.store is not None:
             asked_at = time.monotonic()
@@ -346,6 +349,7 @@ def make_body(
             if isinstance(told, Problem):
                 return told
             retold = Retold(format, told.cursor)
+            retold.for_event_source = asked.by_event_source
             return StreamBody(told, retold, heartbeat_s=heartbeat_s, asked_at=asked_at)
         if asked.last_event_id:
             if isinstance(stream, TokenStream):

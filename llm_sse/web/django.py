@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextvars import copy_context
 from typing import Any
 
-from asgiref.sync import SyncToAsync
+from asgiref.sync import SyncToAsync, sync_to_async
 from django.db import connections
 from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ConnectionLost
 from ..sync.stream import TokenStream
 from .body import StreamBody, headers_of, make_body
+from .event_source import is_event_source
 from .formats import find_format
 from .problem import Problem
-from .pump import EventStream
+from .pump import EventStream, is_stream
 from .replay import ReplayStore
 from .retelling import Asked, Factory
 
 __all__ = ["SSEResponse", "asse_response", "sse_response"]
+
+#: The longest wait for an event loop before one looks whether it still runs, in seconds.
+_LOOK_AGAIN_S = 1.0
 
 
 class SSEResponse(StreamingHttpResponse):
@@ -158,14 +164,22 @@ async def asse_response(
     keep_running: bool = False,
     grace_s: float = 30.0,
 ) -> HttpResponseBase:
-    """Do what `sse_response` does, for async views: it waits without blocking the event loop."""
+    """Do what `sse_response` does, for async views: it waits without blocking the event loop.
+
+    A function that opens the stream is called where Django's `sync_to_async` would call it, so it
+    may use the ORM: its connection is that request's, which Django closes. A replay's store is
+    asked in another thread, so that one that is slow keeps nothing else waiting.
+    """
     if request is not None and request.method == "HEAD":
         return _answer_head(stream, format)
     asked = Asked(replay, key, name, format, None, keep_running, grace_s)
-    if replay is None:
-        body = _body(stream, request, status_wait_s, heartbeat_s, asked)
-    else:  # a store may be far away
-        body = await asyncio.to_thread(_body, stream, request, status_wait_s, heartbeat_s, asked)
+    how = (request, status_wait_s, heartbeat_s, asked)
+    if replay is not None and callable(stream):
+        body = await _in_thread(stream, lambda opens: _body(opens, *how))
+    elif callable(stream) and not is_stream(stream):
+        body = await sync_to_async(_body)(stream, *how)
+    else:
+        body = _body(stream, *how)
     if isinstance(body, Problem):
         return _refusal(body)
     try:
@@ -176,6 +190,30 @@ async def asse_response(
     return _response(body, problem)
 
 
+async def _in_thread(
+    factory: Factory, make: Callable[[Factory], StreamBody | Problem]
+) -> StreamBody | Problem:
+    """Make a body in a thread of its own, and what opens the stream in Django's."""
+    loop = asyncio.get_running_loop()
+    left = False
+
+    def open_() -> EventStream:
+        if left:
+            raise ConnectionLost("the browser has left before anybody was asked")
+        opened = asyncio.run_coroutine_threadsafe(sync_to_async(factory)(), loop)
+        while not wait([opened], _LOOK_AGAIN_S).done:
+            if not loop.is_running():
+                raise ConnectionLost("the event loop has ended before anybody was asked")
+        return opened.result()
+
+    executor = ThreadPoolExecutor(1, "llm-sse-web-store")
+    try:
+        return await loop.run_in_executor(executor, copy_context().run, make, open_)
+    finally:
+        left = True
+        executor.shutdown(wait=False)
+
+
 def _body(
     stream: EventStream | Factory,
     request: HttpRequest | None,
@@ -184,7 +222,11 @@ def _body(
     asked: Asked,
 ) -> StreamBody | Problem:
     if request is not None:
-        asked = asked._replace(last_event_id=request.headers.get("Last-Event-ID"))
+        asked = asked._replace(
+            # An empty one says: none so far.
+            last_event_id=request.headers.get("Last-Event-ID") or None,
+            by_event_source=is_event_source(request.headers.get),
+        )
     elif asked.store is not None:
         if isinstance(stream, TokenStream):
             stream.close()

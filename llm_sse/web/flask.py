@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from flask import Response, has_request_context, request
 
 from ..sync.stream import TokenStream
 from .body import headers_of, make_body
+from .event_source import is_event_source
 from .formats import find_format
 from .problem import Problem
 from .pump import EventStream
@@ -65,13 +68,23 @@ def sse_response(
         if isinstance(stream, TokenStream):
             stream.close()
         return Response(headers=headers_of(find_format(format)))
-    last_event_id = request.headers.get("Last-Event-ID") if in_request else None
+    header: Callable[[str], str | None] = request.headers.get if in_request else lambda name: None
+    last_event_id = header("Last-Event-ID") or None  # an empty one says: none so far
     body = make_body(
         stream,
         format=format,
         status_wait_s=status_wait_s,
         heartbeat_s=heartbeat_s,
-        asked=Asked(replay, key, name, format, last_event_id, keep_running, grace_s),
+        asked=Asked(
+            replay,
+            key,
+            name,
+            format,
+            last_event_id,
+            keep_running,
+            grace_s,
+            is_event_source(header),
+        ),
     )
     if isinstance(body, Problem):
         return _refusal(body)

@@ -2,7 +2,14 @@
 
 One `Format` writes one body. Each of its events has an `id` that ends with its position from 1 up.
 
-Comments carry the rest: clients ignore them, and proxies see that the connection is alive.
+Comments carry the rest: clients ignore them, and proxies see that the connection is alive. Where
+events have ids, a comment has no blank line of its own, but stands before the lines of the event
+that follows. The standard ignores a block without data; but many clients keep the last id, and take
+every later blank line for an event with the data "", which is no JSON.
+
+Source: OpenAI's Python library, `SSEDecoder.decode` in `src/openai/_streaming.py`; httpx-sse, the
+    same in `src/httpx_sse/_decoders.py`; `@microsoft/fetch-event-source`, `getMessages` in
+    `src/parse.ts`, where it happens even without an id.
 """
 
 from __future__ import annotations
@@ -50,20 +57,44 @@ class Format(ABC):
     Attributes:
         content_type: What the body is.
         headers: Further headers that belong to the format.
-        greeting: What is sent at once, so that the browser knows that it is connected.
-        heartbeat: What is sent while nothing else is; `None` where the format has nothing that
-            means nothing.
+        numbered: Whether its events have ids.
         id_prefix: What stands before the position in an event's `id`.
+        for_event_source: Whether an `EventSource` reads it (see `event_source`).
     """
 
     content_type: ClassVar[str] = "text/event-stream; charset=utf-8"
     headers: ClassVar[dict[str, str]] = {}
-    greeting: ClassVar[bytes] = encode_comment("connected")
-    heartbeat: ClassVar[bytes | None] = encode_comment("heartbeat")
 
     def __init__(self) -> None:
         self.position = 0
+        self.numbered = True
         self.id_prefix = ""
+        self.for_event_source = False
+
+    def number(self, prefix: str = "") -> None:
+        """Give every event an id that begins so."""
+        self.numbered = True
+        self.id_prefix = prefix
+
+    @property
+    def greeting(self) -> bytes:
+        """What is sent at once, so that the browser knows that it is connected.
+
+        Its id is the one before the first event's: who is cut off before that event comes back
+        with an id, too.
+        """
+        if not self.numbered:
+            return encode_comment("connected")
+        end = "\n" if self.for_event_source else ""
+        return f"id: {self._cursor()}\n: connected\n{end}".encode()
+
+    @property
+    def heartbeat(self) -> bytes | None:
+        """What is sent while nothing else is; `None` where nothing means nothing."""
+        return b": heartbeat\n" if self.numbered else encode_comment("heartbeat")
+
+    def _cursor(self) -> str:
+        return f"{self.id_prefix}{self.position}"
 
     @abstractmethod
     def encode(self, event: Event) -> bytes:
@@ -79,7 +110,7 @@ class Format(ABC):
 
     def _event(self, data: str, *, name: str | None = None) -> bytes:
         self.position += 1
-        return encode_sse(data, event=name, id=f"{self.id_prefix}{self.position}")
+        return encode_sse(data, event=name, id=self._cursor())
 
     def _json(self, value: Any, *, name: str | None = None) -> bytes:
         return self._event(msgspec.json.encode(value).decode(), name=name)
@@ -136,6 +167,9 @@ class OpenAIChunks(Format):
     who did not ask for it. What another provider would not understand (its own objects, opaque
     reasoning) is left out. An answer that the provider itself calls an error ends as one.
 
+    It has ids only for who comes back with them: OpenAI's own has none, and a client written for
+    that one may expect `data:` at the beginning of every event.
+
     Source: https://platform.openai.com/docs/api-reference/chat-streaming
     """
 
@@ -144,6 +178,7 @@ class OpenAIChunks(Format):
 
     def __init__(self) -> None:
         super().__init__()
+        self.numbered = False
         self._encoder = find_provider("openai").encoder(model="", usage=False)
         self._started = False
         self._calls: list[ToolCallDelta | ToolCall] = []
@@ -186,7 +221,9 @@ class OpenAIChunks(Format):
         return self._numbered(self._encoder.encode(event))
 
     def _numbered(self, written: bytes) -> bytes:
-        """Give each event that an encoder has written its id."""
+        """Give each event that an encoder has written its id, where there are ids."""
+        if not self.numbered:
+            return written
         numbered = b""
         for one in written.split(b"\n\n")[:-1]:
             self.position += 1
@@ -223,8 +260,16 @@ class Text(Format):
     """
 
     content_type = "text/plain; charset=utf-8"
-    greeting = b""
-    heartbeat = None
+
+    @property
+    def greeting(self) -> bytes:
+        """Nothing: it would be the answer's."""
+        return b""
+
+    @property
+    def heartbeat(self) -> bytes | None:
+        """Nothing, for the same reason."""
+        return None
 
     def encode(self, event: Event) -> bytes:
         """Return the text of a text delta, or of a refusal."""

@@ -40,7 +40,6 @@ import msgspec
 
 from ..errors import ConfigurationError, ConnectionLost, ServerError
 from ..events import Event
-from ..sse import encode_comment
 from .aside import Late, call_within
 from .formats import FORMATS, Format, find_format
 from .generation import Generation, broken_off, refusal_of
@@ -98,7 +97,8 @@ class Asked(NamedTuple):
         key: Whose the stream is.
         name: Which of his streams it is; `None` where every question is a new one.
         format: The format's name.
-        last_event_id: The request's `Last-Event-ID`; `None` where it has none.
+        last_event_id: The request's `Last-Event-ID`; `None` where it has none, or an empty one.
+        by_event_source: Whether an `EventSource` asks (see `event_source`).
         keep_running: Whether the stream is read to its end also when nobody listens.
         grace_s: How long nobody may listen otherwise, in seconds.
     """
@@ -110,6 +110,7 @@ class Asked(NamedTuple):
     last_event_id: str | None = None
     keep_running: bool = False
     grace_s: float = 30.0
+    by_event_source: bool = False
 
 
 #: What is asked where there is no replay.
@@ -372,7 +373,7 @@ class _Shelf:
 
     def _format(self, id_: str) -> Format:
         format_ = find_format(self._asked.format)
-        format_.id_prefix = f"{id_}-"
+        format_.number(f"{id_}-")
         return format_
 
 
@@ -547,8 +548,10 @@ class Retold(Format):
         self._plain = find_format(name)
         self.content_type = self._plain.content_type  # type: ignore[misc]
         self.headers = self._plain.headers  # type: ignore[misc]
-        # The browser that is cut off before the first event comes back with an id, too.
-        self.greeting = f"id: {cursor}\n".encode() + encode_comment("connected")  # type: ignore[misc]
+        self._told_up_to = cursor
+
+    def _cursor(self) -> str:
+        return self._told_up_to
 
     def encode(self, event: Event | Entry) -> bytes:
         """Return the bytes of an entry."""

@@ -10,11 +10,14 @@ from django.conf import settings
 from django.core.asgi import get_asgi_application
 from django.core.management import execute_from_command_line
 from django.core.wsgi import get_wsgi_application
+from django.db import connection
 from django.http import HttpRequest, HttpResponseBase
 from django.urls import path
 
 from llm_sse import RetryPolicy, TokenStream, stream_sync
+from llm_sse.events import Event, Finish, TextDelta
 from llm_sse.web.django import asse_response, sse_response
+from llm_sse.web.replay import MemoryReplay
 
 settings.configure(
     ROOT_URLCONF=__name__,
@@ -62,7 +65,23 @@ async def wrong_view(request: HttpRequest) -> HttpResponseBase:
     return sse_response(stream, **how)
 
 
+_replay = MemoryReplay()
+
+
+def _from_database() -> list[Event]:
+    with connection.cursor() as cursor:
+        cursor.execute("select 42")
+        return [TextDelta(f"It is {cursor.fetchone()[0]}."), Finish("stop")]
+
+
+async def database_view(request: HttpRequest) -> HttpResponseBase:
+    """Answer with what a function has found in the database."""
+    kept: dict[str, Any] = {"replay": _replay, "key": "ann"} if "kept" in request.GET else {}
+    return await asse_response(_from_database, request=request, **kept)
+
+
 urlpatterns = [
+    path("database", database_view),
     path("stream", sync_view),
     path("async", async_view),
     path("wrong", wrong_view),

@@ -19,8 +19,8 @@ from llm_sse.web.body import BrokenBody, StreamBody, make_body
 from llm_sse.web.pump import EventStream
 from tests.helpers import until
 
-_CONNECTED = b": connected\n\n"
-_HEARTBEAT = b": heartbeat\n\n"
+_CONNECTED = b"id: 0\n: connected\n"
+_HEARTBEAT = b": heartbeat\n"
 _ANSWER: list[Event] = [StreamStart(), TextDelta("one"), TextDelta(" two"), Finish("stop")]
 
 Ask = Callable[..., TokenStream]

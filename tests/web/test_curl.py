@@ -88,7 +88,7 @@ class TestCurl:
         answer = Answer()
         with serving(answering(answer, "tokens")) as url:
             curl = Curl(f"{url}/stream")
-            assert curl.out.readline() == b": connected\n"
+            assert curl.out.readline() == b"id: 0\n"
             while b'"one' not in curl.out.readline():
                 pass
             answer.go_on.set()

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import threading
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,6 +13,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
 from django.db import connection, connections
+from django.db.backends.signals import connection_created
 from django.http import HttpResponseBase
 from django.test import AsyncClient, AsyncRequestFactory, Client, RequestFactory
 
@@ -27,7 +29,7 @@ from tests.web import app_django  # the project, whose settings hold in this pro
 
 assert app_django
 _ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
-_BODY = b': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+_BODY = b'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
 
 
 async def _read(chunks: Any) -> bytes:
@@ -229,7 +231,7 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         response = sse_response(stream)
-        assert next(iter(response)) == b": connected\n\n"
+        assert next(iter(response)) == b"id: 0\n: connected\n"
         response.close()
         assert server.requests[0].ended.wait(5)
 
@@ -252,6 +254,94 @@ class TestSSEResponse:
         loop = run_tools("Hi", tools=[count], base_url=server.base_url("openai"), api_key="any")
         assert b'"content":"42"' in b"".join(sse_response(loop, format="events"))
         until(lambda: opened[0].connection is None)
+
+
+class TestFactory:
+    @pytest.mark.parametrize("query", ["", "kept"], ids=["no-replay", "replay"])
+    def test_may_use_the_database_in_an_async_view(
+        self, query: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It runs where `sync_to_async` runs; Django closes its connection after the response."""
+        monkeypatch.setitem(connections.settings["default"], "NAME", str(tmp_path / "db"))
+        opened: list[Any] = []
+
+        def note(connection: Any, **_: Any) -> None:
+            opened.append(connection)
+
+        connection_created.connect(note)
+        try:
+            body = asyncio.run(_serve(AsyncRequestFactory().get(f"/database?{query}").scope))
+        finally:
+            connection_created.disconnect(note)
+        assert b"It is 42." in body
+        assert [one.connection for one in opened] == [None]
+
+    @pytest.mark.parametrize("kept", [False, True], ids=["no-replay", "replay"])
+    def test_runs_in_the_requests_thread_under_wsgi(self, kept: bool) -> None:
+        """There an async view has the request's own thread for what is not async."""
+        how: Any = {"replay": MemoryReplay(), "key": "ann"} if kept else {}
+        ran: list[threading.Thread] = []
+
+        def opens() -> list[Event]:
+            ran.append(threading.current_thread())
+            return _ANSWER
+
+        request = RequestFactory().get("/stream")
+        response: Any = async_to_sync(asse_response)(opens, request=request, **how)
+        assert response.getvalue().endswith(b"data: [DONE]\n\n")
+        assert ran == [threading.current_thread()]
+
+    def test_is_not_called_for_who_has_left(self) -> None:
+        """A store that is slow may have kept the request waiting longer than its browser waits."""
+        asked: list[str] = []
+        begun, go_on, ended = threading.Event(), threading.Event(), threading.Event()
+
+        class Slow(MemoryReplay):
+            def begin(self, stream: str) -> Any:
+                begun.set()
+                assert go_on.wait(10)
+                writer = super().begin(stream)
+                assert writer is not None
+                close = writer.close
+                writer.close = lambda: (close(), ended.set())  # type: ignore[method-assign]
+                return writer
+
+        async def leave() -> None:
+            request = RequestFactory().get("/stream")
+            answer = asse_response(
+                lambda: asked.append("asked") or _ANSWER,  # type: ignore[func-returns-value]
+                request=request,
+                replay=Slow(),
+                key="ann",
+            )
+            task = asyncio.ensure_future(answer)
+            while not begun.is_set():
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            go_on.set()
+            while not ended.is_set():
+                await asyncio.sleep(0.001)
+
+        asyncio.run(leave())
+        assert asked == []
+
+
+async def _serve(scope: Any) -> bytes:
+    """Have the whole of Django's ASGI handler answer a request; return the body."""
+    given, sent = iter([{"type": "http.request", "body": b""}]), bytearray()
+
+    async def receive() -> Any:
+        for message in given:
+            return message
+        return await asyncio.Future()
+
+    async def send(message: Any) -> None:
+        sent.extend(message.get("body", b""))
+
+    await ASGIHandler()(scope, receive, send)
+    return bytes(sent)
 
 
 class TestHead:

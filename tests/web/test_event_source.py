@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -11,21 +10,19 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import flask
 import pytest
 
 from benchmarks.web_processes import ServerProcess
-from llm_sse.events import Finish, TextDelta
-from llm_sse.providers import find_provider
+from llm_sse.web.event_source import is_event_source
 from llm_sse.web.replay import MemoryReplay
 from tests.web.app_replay import make_app
 from tests.web.browser import Chromium
-from tests.web.live import serving
+from tests.web.live import WORDS, Provider, serving
 from tests.web.proxy import Proxy
 from tests.web.redis_server import RedisServer
-from tests.wire import Connection, WireServer, head
 
 Address = tuple[str, int]
-_WORDS = 8
 _WORKER = ("-m", "tests.web.app_replay", "{fd}")
 _STATUS = "return document.getElementById('status').textContent"
 
@@ -33,27 +30,6 @@ _STATUS = "return document.getElementById('status').textContent"
 @pytest.fixture(autouse=True)
 def _nothing_outlives_the_test() -> None:
     """The browser is for the whole session."""
-
-
-class Provider(WireServer):
-    """A provider that says a word whenever it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__(self._answer)
-        self._words = threading.Semaphore(0)
-
-    def allow(self, words: int) -> None:
-        """Let it say more words."""
-        self._words.release(words)
-
-    def _answer(self, connection: Connection) -> None:
-        encoder = find_provider("openai").encoder(model="any")
-        connection.send(head(200, {"Content-Type": "text/event-stream"}, framing="chunked"))
-        for number in range(_WORDS):
-            assert self._words.acquire(timeout=30)
-            connection.chunk(encoder.encode(TextDelta(f"w{number} ")))
-        connection.chunk(encoder.encode(Finish("stop")))
-        connection.chunk(b"")
 
 
 class Site(ABC):
@@ -115,7 +91,7 @@ def provider() -> Iterator[Provider]:
     """A provider that says a word whenever it is told to."""
     with Provider() as provider:
         yield provider
-        provider.allow(_WORDS)
+        provider.allow(WORDS)
 
 
 @pytest.fixture
@@ -193,14 +169,14 @@ class TestEventSource:
         provider.allow(3)
         browsing.wait(lambda: first.got(6) and second.got(6))
         second.picture(tmp_path / "reconnected.png")
-        provider.allow(_WORDS)
+        provider.allow(WORDS)
         for tab in (first, second):
-            browsing.wait(lambda tab=tab: tab.got(_WORDS, done=True))
+            browsing.wait(lambda tab=tab: tab.got(WORDS, done=True))
             browsing.wait(lambda tab=tab: tab.status() == "complete")  # it was told 204
         second.picture(tmp_path / "complete.png")
         for proxy, dropped in zip(site.proxies, site.dropped, strict=True):
             positions = [id_.rpartition("-")[2] for id_ in proxy.asked("/stream")]
-            assert positions == ["", *["3"] * dropped, str(_WORDS + 1)]
+            assert positions == ["", *["3"] * dropped, str(WORDS + 1)]
         assert len(provider.requests) == 1
 
     def test_is_told_that_the_worker_who_asked_is_dead(
@@ -244,6 +220,12 @@ class TestTheGuide:
         """A cut costs nothing where the stream is kept, and is told where it is not."""
         app = make_app(MemoryReplay() if kept else None, provider.url)
         app.add_url_rule("/guide", view_func=lambda: _GUIDE_PAGE % _guides_script())
+        known: dict[str, bool] = {}
+
+        @app.before_request
+        def note() -> None:
+            known[flask.request.path] = is_event_source(flask.request.headers.get)
+
         provider.allow(3)
         with serving(app) as url:
             parts = urlsplit(url)
@@ -251,11 +233,12 @@ class TestTheGuide:
                 browsing.open(f"{proxy.url}/guide")
                 browsing.wait(lambda: browsing.text("output").split() == ["w0", "w1", "w2"])
                 proxy.cut()
-                provider.allow(_WORDS)
-                words = [f"w{number}" for number in range(_WORDS if kept else 3)]
+                provider.allow(WORDS)
+                words = [f"w{number}" for number in range(WORDS if kept else 3)]
                 if not kept:
                     browsing.wait(lambda: browsing.text("log") == "There is no (more) answer.")
                 browsing.wait(lambda: browsing.text("output").split() == words)
                 browsing.open("about:blank")
                 assert [id_.rpartition("-")[2] for id_ in proxy.asked("/stream")] == ["", "3"]
+        assert (known["/stream"], known["/guide"]) == (True, False)
         assert len(provider.requests) == 1

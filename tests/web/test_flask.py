@@ -12,9 +12,14 @@ from flask.testing import FlaskClient
 from benchmarks.web_processes import ServerProcess
 from llm_sse import RetryPolicy, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError
+from llm_sse.events import Event, Finish, TextDelta
+from llm_sse.sse import SSEDecoder
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.flask import sse_response
+from llm_sse.web.replay import MemoryReplay
 from tests.helpers import until
+
+_ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
 
 
 @pytest.fixture
@@ -57,7 +62,7 @@ class TestSSEResponse:
             "X-Accel-Buffering": "no",
         }
         assert answer.text == (
-            ': connected\n\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
+            'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
         )
 
     @pytest.mark.parametrize(
@@ -98,7 +103,7 @@ class TestSSEResponse:
         answer = client.get("/stream?status_wait_s=0.01&heartbeat_s=0.05", buffered=False)
         assert answer.status_code == 200
         chunks = iter(answer.response)
-        assert [next(chunks), next(chunks)] == [b": connected\n\n", b": heartbeat\n\n"]
+        assert [next(chunks), next(chunks)] == [b"id: 0\n: connected\n", b": heartbeat\n"]
         until(lambda: server.requests)
         answer.close()
         assert server.requests[0].ended.wait(5)
@@ -120,6 +125,29 @@ class TestSSEResponse:
         again = client.get("/stream", headers={"Last-Event-ID": last_id})
         assert (again.status_code, again.data) == (204, b"")
         assert all(request.ended.wait(5) for request in server.requests)
+
+    @pytest.mark.parametrize("format", ["tokens", "events", "openai", "ui-message"])
+    def test_a_browser_that_is_cut_off_before_the_first_event_is_told_so_too(
+        self, client: FlaskClient, server: FakeServer, format: str
+    ) -> None:
+        """An `EventSource` has an id from the beginning, so that it does not ask again."""
+        server.script(hang())
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        query = {"status_wait_s": "0.01", "format": format}
+        answer = client.get("/stream", query_string=query, headers=headers, buffered=False)
+        decoder = SSEDecoder()
+        assert decoder.feed(next(iter(answer.response))) == []
+        answer.close()
+        headers["Last-Event-ID"] = decoder.last_event_id
+        assert client.get("/stream", query_string=query, headers=headers).status_code == 204
+
+    @pytest.mark.parametrize("replay", [None, MemoryReplay()])
+    def test_an_empty_id_is_none(self, app: flask.Flask, replay: MemoryReplay | None) -> None:
+        """By the standard a browser without an id sends no header; who sends it empty has none."""
+        kept: dict[str, Any] = {"replay": replay, "key": "ann"} if replay else {}
+        app.add_url_rule("/stream", view_func=lambda: sse_response(lambda: _ANSWER, **kept))
+        answer = app.test_client().get("/stream", headers={"Last-Event-ID": ""})
+        assert answer.text.endswith("data: [DONE]\n\n")
 
     def test_a_question_in_a_function_is_not_even_asked(self, app: flask.Flask) -> None:
         """Who passes what asks, instead of an answer, pays for nothing."""

@@ -27,7 +27,7 @@ from llm_sse.events import (
 )
 from llm_sse.providers import find_provider
 from llm_sse.sse import ServerSentEvent, SSEDecoder
-from llm_sse.web.formats import FORMATS, find_format
+from llm_sse.web.formats import FORMATS, Format, find_format
 from llm_sse.web.problem import problem_of
 
 _PROBLEM = problem_of(ServerError("sk-secret", status=500))
@@ -59,8 +59,9 @@ _EVERYTHING: list[Event] = [
 
 
 def _said(name: str, events: Iterable[Event], error: bool = False) -> list[ServerSentEvent]:
-    """Return what a browser reads of a whole body."""
+    """Return what a browser reads of a whole body, with ids."""
     format_ = find_format(name)
+    format_.number()
     body = format_.greeting + b"".join(map(format_.encode, events))
     body += (format_.error(_PROBLEM) or b"") if error else format_.end()
     return list(SSEDecoder().feed(body))
@@ -70,7 +71,43 @@ def _json(said: list[ServerSentEvent]) -> list[Any]:
     return [json.loads(sse.data) for sse in said if sse.data != "[DONE]"]
 
 
+def _blocks(format_: Format) -> list[bytes]:
+    """Return what stands between the blank lines of an answer, heartbeats between its events."""
+    body = format_.greeting
+    for event in _EVERYTHING:
+        body += (format_.heartbeat or b"") + format_.encode(event)
+    body += format_.end()
+    assert body.endswith(b"\n\n")
+    return body.split(b"\n\n")[:-1]
+
+
 class TestFormat:
+    @pytest.mark.parametrize("name", _SSE_FORMATS)
+    def test_what_has_ids_has_no_block_without_data(self, name: str) -> None:
+        """A client that takes every blank line after an id for an event's end finds data."""
+        format_ = find_format(name)
+        format_.number()
+        blocks = _blocks(format_)
+        assert blocks[0].startswith(b"id: 0\n: connected\n: heartbeat\n")
+        for block in blocks:
+            assert len([line for line in block.split(b"\n") if line.startswith(b"data: ")]) == 1
+
+    def test_what_has_no_ids_has_comments_in_blocks_of_their_own(self) -> None:
+        """A client that expects `data:` after every blank line finds it, or a comment."""
+        blocks = _blocks(find_format("openai"))
+        assert blocks[:2] == [b": connected", b": heartbeat"]
+        assert all(block == b": heartbeat" or block[:7] == b"data: {" for block in blocks[1:-1])
+
+    @pytest.mark.parametrize("name", _SSE_FORMATS)
+    def test_an_event_source_knows_an_id_at_once(self, name: str) -> None:
+        """A blank line follows it, for only then the standard has it kept; no event does."""
+        format_ = find_format(name)
+        format_.number("a-")
+        format_.for_event_source = True
+        decoder = SSEDecoder()
+        assert decoder.feed(format_.greeting) == []
+        assert decoder.last_event_id == "a-0"
+
     @pytest.mark.parametrize("name", _SSE_FORMATS)
     def test_every_event_has_its_position(self, name: str) -> None:
         """The identifiers count from 1, without a gap, to the end."""

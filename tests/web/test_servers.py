@@ -92,7 +92,7 @@ class TestEveryServer:
         server.script(hang())
         browser = visit(site, server, status_wait_s=0)
         with closing(browser.response):
-            browser.read_until(b": connected\n\n" + b": heartbeat\n\n" * 2)
+            browser.read_until(b"id: 0\n: connected\n" + b": heartbeat\n" * 2)
             until(lambda: server.requests)
             browser.leave()
             assert server.requests[0].ended.wait(5)

@@ -349,7 +349,9 @@ async function read(question, cursor, signal, { connected, take }) {
   try {
     const response = await fetch("stream", {
       method: "POST",
+      cache: "no-store", // this, and what is accepted, is what the site knows an EventSource by
       headers: {
+        "Accept": "text/event-stream",
         "Content-Type": "application/json",
         ...(cursor.id && { "Last-Event-ID": cursor.id }),
         ...headers(),
