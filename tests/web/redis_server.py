@@ -56,6 +56,7 @@ class RedisServer:
                     assert time.monotonic() < deadline, "redis-server does not come up"
                     time.sleep(0.02)
                 else:
+                    client.connection_pool.disconnect()  # old clients leave that to the collector
                     return
 
     def kill(self) -> None:
