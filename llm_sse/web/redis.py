@@ -31,19 +31,19 @@ import re
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from redis import Redis
 from redis import exceptions as failures
 
-from ..errors import ConfigurationError, ServerError
+from ..errors import ConfigurationError
+from .redis_scripts import ANOTHER, APPEND, NAME, SIGN, SIGNS
+from .redis_watch import Watch
 from .replay import (
-    RETRY_AFTER_S,
     Entry,
     Fenced,
     Gone,
@@ -97,56 +97,7 @@ _BATCH = 500
 _MOST_READERS = 500
 #: The smallest pool: a reader holds one connection for as long as it waits, and writers need some.
 _FEWEST_CONNECTIONS = 4
-#: The keys beside a stream's own, as the scripts take them.
-_SIGNS = ("writer", "lease", "watched", "stopped")
-#: What a script says to who is not the writer.
-_ANOTHER = b"another"
 _log = logging.getLogger(__name__)
-
-#: Add events, if the newest one is where the writer believes; else return the newest one.
-_APPEND = """
-local writer = redis.call('GET', KEYS[2])
-if writer and writer ~= ARGV[6] then return 'another' end
-local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local last = newest[1] and tonumber(string.match(newest[1][1], '^%d+')) or 0
-if last ~= tonumber(ARGV[1]) then return newest end
-local first, ends = tonumber(ARGV[2]), ARGV[3] == '1'
-for i = 7, #ARGV do
-    local id = string.format('%.0f-1', first + i - 7)
-    if ends and i == #ARGV then
-        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i], 'e', '1')
-    else
-        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i])
-    end
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('SET', KEYS[2], ARGV[6], 'PX', ARGV[5])
-return false
-"""
-
-#: Sign that the writer lives; return whether anybody reads, whether it is to stop, and the newest
-#: event. A token that is another one's is left alone.
-_SIGN = """
-local writer = redis.call('GET', KEYS[2])
-if writer and writer ~= ARGV[1] then return 'another' end
-redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[2])
-redis.call('SET', KEYS[3], '1', 'PX', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[2])
-return {
-    redis.call('EXISTS', KEYS[4]),
-    redis.call('EXISTS', KEYS[5]),
-    redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-}
-"""
-
-#: Have a name stand for something, if it stands for nothing, or for what it may stand for; return
-#: what it stands for then.
-_NAME = """
-local holder = redis.call('GET', KEYS[1])
-if holder and holder ~= ARGV[1] and holder ~= ARGV[2] then return holder end
-redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[3])
-return ARGV[1]
-"""
 
 
 class RedisReplay(ReplayStore):
@@ -211,10 +162,10 @@ class RedisReplay(ReplayStore):
         self._max_events = max_events
         self._prefix = prefix
         self._block_s = min(_LONGEST_XREAD_S, timeout_s / 2)
-        self._append: Any = redis.register_script(_APPEND)
-        self._sign: Any = redis.register_script(_SIGN)
-        self._take_name: Any = redis.register_script(_NAME)
-        self._watch = _Watch(self._ask, min(1.0, lease_s / 3), most)
+        self._append: Any = redis.register_script(APPEND)
+        self._sign: Any = redis.register_script(SIGN)
+        self._take_name: Any = redis.register_script(NAME)
+        self._watch = Watch(self._ask, min(1.0, lease_s / 3), most)
 
     def begin(self, stream: str) -> ReplayWriter | None:
         """Begin a stream, unless any worker has begun it."""
@@ -370,7 +321,7 @@ class _Writer(ReplayWriter):
     @property
     def _signs(self) -> list[str]:
         """The keys beside the stream's own."""
-        return [f"{self._name}:{part}" for part in _SIGNS]
+        return [f"{self._name}:{part}" for part in SIGNS]
 
     def _persist(self, act: Callable[[Any], T]) -> T:
         """Do something, and go on trying while Redis is out of reach.
@@ -401,7 +352,7 @@ class _Writer(ReplayWriter):
             args=[self._token, store._ttl_ms, round(store._lease_s * 1000)],
             client=redis,
         )
-        if signed == _ANOTHER:
+        if signed == ANOTHER:
             raise Fenced
         watched, stopped, newest = signed
         self._check(redis, newest)
@@ -463,7 +414,7 @@ class _Writer(ReplayWriter):
                 args=[*head, *(entry.data for entry in batch)],
                 client=redis,
             )
-            if newest == _ANOTHER:
+            if newest == ANOTHER:
                 raise Fenced
             if newest is None:
                 self._confirmed = last.position
@@ -564,75 +515,6 @@ class _Reader(ReplayReader):
             if not _is_taken(error):
                 raise
         redis.pexpire(self._name, self._store._ttl_ms)
-
-
-class _Watch:
-    """Tells the writers, wherever they are, that somebody reads: one thread for all readers here.
-
-    Args:
-        ask: Asks Redis.
-        every_s: How often, in seconds.
-        most: How many readers there may be.
-    """
-
-    def __init__(
-        self, ask: Callable[[Callable[[Any], object]], object], every_s: float, most: int
-    ) -> None:
-        self._ask = ask
-        self._every_s = every_s
-        self._most = most
-        self._news = threading.Condition()
-        self._readers: Counter[str] = Counter()
-        self._runs = False
-
-    def add(self, name: str) -> None:
-        """Count a reader.
-
-        Raises:
-            ServerError: There is no room for it.
-        """
-        with self._news:
-            if self._readers.total() >= self._most:
-                raise ServerError(
-                    f"{self._most} responses are being read (max_readers)",
-                    status=503,
-                    retryable=True,
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            if not self._runs:
-                threading.Thread(target=self._run, name="llm-sse-web-watch", daemon=True).start()
-                self._runs = True
-            self._readers[name] += 1
-
-    def remove(self, name: str) -> None:
-        """Count one less."""
-        with self._news:
-            self._readers[name] -= 1
-            if not self._readers[name]:
-                del self._readers[name]
-            self._news.notify_all()
-
-    def _announce(self, names: list[str], redis: Any) -> None:
-        with redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.set(f"{name}:watched", 1, px=round(self._every_s * 3000))
-            pipe.execute()
-
-    def _run(self) -> None:
-        while True:
-            with self._news:
-                names = list(self._readers)
-            try:
-                self._ask(partial(self._announce, names))
-            except ReplayUnavailable:
-                pass  # the next time
-            except Exception as error:  # whatever it is, the next readers need this thread
-                _log.warning("readers could not be announced: %s: %s", type(error).__name__, error)
-            with self._news:
-                self._news.wait_for(lambda: not self._readers, self._every_s)
-                if not self._readers:
-                    self._runs = False
-                    return
 
 
 def _most_readers(connections: int, asked: int | None) -> int:
