@@ -37,6 +37,11 @@ from .refusals import decode_body
 __all__ = ["ROW", "View"]
 
 _CURSOR = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
+#: What an `EventSource` says; a view tells it an id before there is an event, as it can come back.
+#: Source: https://html.spec.whatwg.org/multipage/server-sent-events.html, "The EventSource
+#: constructor", and https://fetch.spec.whatwg.org/#http-network-or-cache-fetch, cache mode
+#: `no-store`.
+_AS_EVENT_SOURCE = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
 _SEND_AS = ("json", "form", "query")
 _decode_event = msgspec.json.Decoder(Event)
 
@@ -79,12 +84,13 @@ class View(Provider, frozen=True):
         credentials = self.credentials(key)
         asked = merge(self._asked(chat), chat.extra_body)
         if self.send_as == "json":
-            headers = {"Content-Type": "application/json"}
+            headers = {**_AS_EVENT_SOURCE, "Content-Type": "application/json"}
             return HTTPRequest(url, msgspec.json.encode(asked), headers, credentials)
         encoded = urlencode({name: self._text(name, value) for name, value in asked.items()})
         if self.send_as == "query":
-            return HTTPRequest(f"{url}?{encoded}", b"", {}, credentials, method="GET")
-        headers = {"Content-Type": "application/x-www-form-urlencoded"}
+            query = f"{url}?{encoded}"
+            return HTTPRequest(query, b"", dict(_AS_EVENT_SOURCE), credentials, method="GET")
+        headers = {**_AS_EVENT_SOURCE, "Content-Type": "application/x-www-form-urlencoded"}
         return HTTPRequest(url, encoded.encode("ascii"), headers, credentials)
 
     def _asked(self, chat: ChatRequest) -> dict[str, Any]:
@@ -113,7 +119,7 @@ class View(Provider, frozen=True):
 
     def frames(self, *, stream: bool = True) -> Frames:
         """Return what cuts one body into wire events; a view always streams."""
-        return SSEDecoder()
+        return _Frames()
 
     def decoder(self) -> Decoder:
         """Return a decoder for one response body."""
@@ -206,6 +212,18 @@ class View(Provider, frozen=True):
         return msgspec.structs.replace(request, headers=headers), broken.rest()
 
 
+class _Frames(SSEDecoder):
+    """Tells also of an id that comes before any event: as an event that has no type."""
+
+    def feed(self, chunk: bytes) -> list[ServerSentEvent]:
+        """Take the next bytes; return the events that they complete."""
+        known = self.last_event_id
+        events = super().feed(chunk)
+        if not events and self.last_event_id != known:
+            events.append(ServerSentEvent("", "", self.last_event_id))
+        return events
+
+
 class _Decoder:
     """One response body of a view; see the module's table."""
 
@@ -231,6 +249,10 @@ class _Decoder:
     def decode(self, sse: ServerSentEvent) -> Iterable[Event]:
         """Return what one event means."""
         if self.done:
+            return ()
+        if not sse.event:
+            if not self._started and not self._goes_on:
+                self.cursor = self._cursor(sse)
             return ()
         known, self.cursor = self.cursor, self._cursor(sse)
         if sse.event == "error":

@@ -214,9 +214,14 @@ class EventSource:
                 self._channel.pause(delay_s)
 
     def _again(self, failed: _Attempt) -> _Attempt:
-        """Ask the same thing again, for nothing of the answer has been seen."""
+        """Ask the same thing again, for nothing of the answer has been seen.
+
+        Where the provider has given the answer a cursor already, that answer is waited for.
+        """
+        if taken_up := self._taken_up(failed):
+            return taken_up
         if failed.taken_up:
-            return self._taken_up(failed) or failed
+            return failed
         return msgspec.structs.replace(failed, decoder=self._provider.decoder())
 
     def _continuation(self, broken: _Attempt, said: Accumulator) -> _Attempt | None:

@@ -14,7 +14,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 
 from ..errors import ConfigurationError, ConnectionLost
 from ..sync.stream import TokenStream
-from .body import StreamBody, headers_of, make_body
+from .body import StreamBody, make_body
 from .event_source import is_event_source
 from .formats import find_format
 from .problem import Problem
@@ -137,7 +137,7 @@ def sse_response(
             "sse_response would block the event loop here: "
             "write `return await asse_response(...)` in async views"
         )
-    if request is not None and request.method == "HEAD":
+    if _is_first_head(request):
         return _answer_head(stream, format)
     asked = Asked(replay, key, name, format, None, keep_running, grace_s)
     body = _body(stream, request, status_wait_s, heartbeat_s, asked)
@@ -170,7 +170,7 @@ async def asse_response(
     may use the ORM: its connection is that request's, which Django closes. A replay's store is
     asked in another thread, so that one that is slow keeps nothing else waiting.
     """
-    if request is not None and request.method == "HEAD":
+    if _is_first_head(request):
         return _answer_head(stream, format)
     asked = Asked(replay, key, name, format, None, keep_running, grace_s)
     how = (request, status_wait_s, heartbeat_s, asked)
@@ -241,11 +241,23 @@ def _body(
     )
 
 
-def _answer_head(stream: EventStream | Factory, format: str) -> HttpResponse:
-    """Answer HEAD: nobody is asked, and what was asked already is closed."""
+def _is_first_head(request: HttpRequest | None) -> bool:
+    """Whether it is a HEAD, and not for the rest of an answer, whose status depends on that."""
+    if request is None or request.method != "HEAD":
+        return False
+    return not request.headers.get("Last-Event-ID")
+
+
+def _answer_head(stream: EventStream | Factory, format: str) -> SSEResponse:
+    """Answer HEAD: nobody is asked, and what was asked already is closed.
+
+    It is a response of the same kind as GET's, so that nobody gives it a length.
+    """
     if isinstance(stream, TokenStream):
         stream.close()
-    return HttpResponse(headers=headers_of(find_format(format)))
+    body = StreamBody((), find_format(format), heartbeat_s=1.0)
+    body.close()
+    return SSEResponse(body)
 
 
 def _response(body: StreamBody, problem: Problem | None) -> HttpResponseBase:

@@ -63,13 +63,13 @@ def sse_response(
         ConfigurationError: One of the arguments cannot be; the stream is closed.
     """
     in_request = has_request_context()
-    if in_request and request.method == "HEAD":
-        # A server does not read the body of an answer to HEAD, nor close it.
-        if isinstance(stream, TokenStream):
-            stream.close()
-        return Response(headers=headers_of(find_format(format)))
     header: Callable[[str], str | None] = request.headers.get if in_request else lambda name: None
     last_event_id = header("Last-Event-ID") or None  # an empty one says: none so far
+    is_head = in_request and request.method == "HEAD"
+    if is_head and last_event_id is None:
+        if isinstance(stream, TokenStream):
+            stream.close()
+        return _answer_head(format)
     body = make_body(
         stream,
         format=format,
@@ -88,12 +88,23 @@ def sse_response(
     )
     if isinstance(body, Problem):
         return _refusal(body)
+    if is_head:
+        body.close()
+        return _answer_head(format)
     try:
         problem = body.wait_started(status_wait_s)
     except BaseException:
         body.close()
         raise
     return Response(body, headers=body.headers) if problem is None else _refusal(problem)
+
+
+def _answer_head(format: str) -> Response:
+    """Return the headers; a server does not read the body of an answer to HEAD, nor close it.
+
+    Its length is not known, as GET's is not.
+    """
+    return Response(iter(()), headers=headers_of(find_format(format)))
 
 
 def _refusal(problem: Problem) -> Response:

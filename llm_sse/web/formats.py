@@ -113,7 +113,20 @@ class Format(ABC):
         return encode_sse(data, event=name, id=self._cursor())
 
     def _json(self, value: Any, *, name: str | None = None) -> bytes:
-        return self._event(msgspec.json.encode(value).decode(), name=name)
+        try:
+            written = msgspec.json.encode(value)
+        except UnicodeEncodeError:
+            written = msgspec.json.encode(_well_formed(msgspec.to_builtins(value)))
+        return self._event(written.decode(), name=name)
+
+
+def _well_formed(value: Any) -> Any:
+    """Replace halves of characters, which UTF-8 has no bytes for; the name of a file has some."""
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode()
+    if isinstance(value, dict):
+        return {_well_formed(key): _well_formed(one) for key, one in value.items()}
+    return [_well_formed(one) for one in value] if isinstance(value, list) else value
 
 
 class Tokens(Format):
@@ -218,6 +231,10 @@ class OpenAIChunks(Format):
         return self._numbered(self._encoder.error(error))
 
     def _write(self, event: Event) -> bytes:
+        try:
+            msgspec.json.encode(event)
+        except UnicodeEncodeError:
+            event = msgspec.convert(_well_formed(msgspec.to_builtins(event)), type(event))
         return self._numbered(self._encoder.encode(event))
 
     def _numbered(self, written: bytes) -> bytes:

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing
 from typing import Any, Union, get_args
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StreamError
 from ..events import Event
 from ..sync.channel import Channel
 from ..sync.producer import flushing, start_producer
 from ..sync.stream import TokenStream
-from .problem import RefusedError, misconfigured
+from .log import log_error
+from .problem import RefusedError, misconfigured, problem_of
 
 __all__ = ["EventStream", "Factory", "Told", "is_stream", "open_stream", "release", "start_pump"]
 
@@ -55,7 +56,7 @@ def open_stream(factory: Factory) -> EventStream:
 
     Raises:
         RefusedError: The site cannot ask as it wants to, which is not the visitor's affair: it has
-            no key, say.
+            no key, say. Or what the function asked before has failed.
         ConfigurationError: What the function returned is no stream.
     """
     try:
@@ -63,6 +64,9 @@ def open_stream(factory: Factory) -> EventStream:
     except ConfigurationError as error:
         _log.error("the question could not be asked: %s", error)
         raise RefusedError(misconfigured()) from error
+    except StreamError as error:  # of another question, say, on which this one depends
+        log_error(_log, error)
+        raise RefusedError(problem_of(error)) from error
     if not is_stream(stream):
         raise ConfigurationError(
             "the function must return what stream_sync returns, or events, "

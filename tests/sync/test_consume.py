@@ -129,6 +129,14 @@ class TestConsumeStream:
         assert isinstance(events[-1], Finish)
         assert (site.opened, len(server.requests)) == (1, 1)
 
+    def test_what_is_cut_before_its_first_event_goes_on_too(self, server: FakeServer) -> None:
+        """The view has said by then which answer it will be."""
+        server.script(say("one two"))
+        site = Site(server, cuts=[0, 0], replay=MemoryReplay(), key="ann")
+        with site.serving() as url:
+            assert consume_stream(url, "Why?", retry=_NOW).text() == "one two"
+        assert (site.opened, len(site.asked)) == (1, 3)
+
     def test_it_reconnects_unless_told_otherwise(self, server: FakeServer) -> None:
         """That costs nothing, so it is the default; a policy of one's own wins."""
         server.script(say("one two three four"))

@@ -13,7 +13,7 @@ import pytest
 
 from llm_sse import RetryPolicy, TokenStream, run_tools, stream_openai
 from llm_sse.errors import ConfigurationError, ProtocolError, RateLimitError
-from llm_sse.events import Event, Finish, ReasoningDelta, StreamStart, TextDelta
+from llm_sse.events import Event, Finish, ReasoningDelta, StreamStart, TextDelta, Unknown
 from llm_sse.testing import FakeServer, call_tool, cut, hang, say, stall, status
 from llm_sse.web.body import BrokenBody, StreamBody, make_body
 from llm_sse.web.pump import EventStream
@@ -117,8 +117,9 @@ class TestStreamBody:
 
     def test_what_was_written_before_an_error_is_sent(self, in_loop: bool) -> None:
         """An event that the format cannot write does not take those before it along."""
-        body = _both_ways(_body([TextDelta("ok"), TextDelta("\ud83d"), Finish("stop")]), in_loop)
-        assert body.startswith(_CONNECTED + b'id: 1\ndata: {"token":"ok"}\n\n')
+        events = [TextDelta("ok"), Unknown("thing", object()), Finish("stop")]
+        body = _both_ways(_body(events, format="events"), in_loop)
+        assert body.startswith(_CONNECTED + b"event: text_delta\nid: 1\n")
         assert b"event: error\nid: 2\n" in body
 
     def test_a_signal_while_the_status_is_awaited_is_the_sites(

@@ -28,6 +28,7 @@ from tests.helpers import until
 from tests.web import app_django  # the project, whose settings hold in this process, too
 
 assert app_django
+_GUIDE = Path(__file__).parents[2] / "docs" / "how-to" / "web.md"
 _ANSWER: list[Event] = [TextDelta("one"), Finish("stop")]
 _BODY = b'id: 0\n: connected\nid: 1\ndata: {"token":"one"}\n\nid: 2\ndata: [DONE]\n\n'
 
@@ -390,7 +391,8 @@ class TestHead:
 
         for how in ({}, {"replay": MemoryReplay(), "key": "ann"}):
             response: Any = answer(opens, **how)
-            assert (response.status_code, response.content) == (200, b"")
+            assert (response.status_code, b"".join(response)) == (200, b"")
+            assert response.streaming  # so nobody gives it a length
             assert response.headers["X-Accel-Buffering"] == "no"
         stream = stream_openai("Hi", base_url=server.base_url("openai"), api_key="any")
         answer(stream)
@@ -401,14 +403,14 @@ class TestReplay:
     @pytest.mark.parametrize("in_loop", [False, True], ids=["sse_response", "asse_response"])
     def test_a_browser_that_comes_back_misses_nothing(self, in_loop: bool) -> None:
         """It gets what follows its last event; nothing more after the end; 410 for what is not."""
-        store, opened = MemoryReplay(), []
+        store, opened, method = MemoryReplay(), [], "GET"
 
         def opens() -> list[Event]:
             opened.append(True)
             return _ANSWER
 
         def ask(**headers: str) -> tuple[int, bytes]:
-            request = RequestFactory().get("/stream", headers=headers)
+            request = RequestFactory().generic(method, "/stream", headers=headers)
             how: Any = {"request": request, "replay": store, "key": "ann"}
 
             async def answer() -> tuple[int, bytes]:
@@ -429,6 +431,46 @@ class TestReplay:
         assert ask(**{"Last-Event-ID": last.id}) == (204, b"")
         assert ask(**{"Last-Event-ID": "7"})[0] == 410
         assert len(opened) == 1
+        method = "HEAD"
+        statuses = [ask(**{"Last-Event-ID": id_})[0] for id_ in (first.id, last.id, "7")]
+        assert statuses == [200, 204, 410]
+
+    def test_the_guides_views_tell_again_and_stop(
+        self, server: FakeServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The documentation's two views, with a session: who stops is not who else asks."""
+        monkeypatch.setenv("ANTHROPIC_API_KEY", "any")
+        monkeypatch.setenv("ANTHROPIC_BASE_URL", server.base_url("anthropic"))
+        text = _GUIDE.read_text(encoding="utf-8").partition("The same two views in Django:")[2]
+        made: dict[str, Any] = {"__name__": "__main__"}
+        exec(text.partition("```python\n")[2].partition("```")[0], made)
+        server.script(say("one"), stall())
+        session: dict[str, str] = {}
+
+        def ask(id_: str | None = None) -> Any:
+            headers = {} if id_ is None else {"Last-Event-ID": id_}
+            request = RequestFactory().get("/stream", {"prompt": "Why"}, headers=headers)
+            request.session = session  # type: ignore[assignment]
+            return made["stream"](request)
+
+        def stop(whose: dict[str, str]) -> None:
+            request = RequestFactory().post("/stop", {"id": seen.id})
+            request.session = whose  # type: ignore[assignment]
+            assert made["stop"](request).status_code == 204
+
+        first, decoder = ask(), SSEDecoder()
+        chunks = iter(first)
+        while not (events := decoder.feed(next(chunks))):
+            pass
+        seen = events[0]
+        stop({"visitor": "another"})
+        assert not server.requests[0].ended.is_set()
+        again = ask(seen.id)
+        stop(session)
+        assert b'"code":"incomplete"' in again.getvalue()
+        assert server.requests[0].ended.wait(5)
+        first.close()
+        assert len(server.requests) == 1
 
     def test_the_request_is_needed(self) -> None:
         """Without it nobody knows what the browser has."""

@@ -167,8 +167,21 @@ class TestSSEResponse:
         server.script(say("one"), stall())
         answer = client.head("/stream")
         assert answer.status_code == 200
+        assert "Content-Length" not in answer.headers  # GET has none, either
         assert answer.headers["X-Accel-Buffering"] == "no"
         assert all(request.ended.wait(5) for request in server.requests)
+
+    def test_a_head_has_the_status_of_a_get(self, app: flask.Flask) -> None:
+        """For who comes back it depends on what is kept."""
+        kept: Any = {"replay": MemoryReplay(), "key": "ann"}
+        app.add_url_rule("/kept", "kept", lambda: sse_response(lambda: _ANSWER, **kept))
+        app.add_url_rule("/once", "once", lambda: sse_response(lambda: _ANSWER))
+        client = app.test_client()
+        first, last = SSEDecoder().feed(client.get("/kept").data)
+        for path, id_ in (("kept", first.id), ("kept", last.id), ("kept", "7"), ("once", "1")):
+            headers = {"Last-Event-ID": id_}
+            get, head = client.get(path, headers=headers), client.head(path, headers=headers)
+            assert (head.status_code, head.data) == (get.status_code, b"")
 
     def test_a_response_that_is_dropped_closes_its_stream(
         self, app: flask.Flask, client: FlaskClient, server: FakeServer
@@ -184,6 +197,24 @@ class TestSSEResponse:
         assert client.get("/stream").status_code == 500
         gc.collect()
         assert server.requests[0].ended.wait(5)
+
+    @pytest.mark.parametrize("replay", [None, MemoryReplay()])
+    def test_what_fails_while_it_is_opened_has_a_status(
+        self, app: flask.Flask, server: FakeServer, replay: MemoryReplay | None
+    ) -> None:
+        """The function may have asked somebody else before, and waited for the answer."""
+        server.script(status(429, "gpt-secret", headers={"Retry-After": "2"}))
+        kept: dict[str, Any] = {"replay": replay, "key": "ann"} if replay else {}
+        how: Any = {"base_url": server.base_url("openai"), "api_key": "any"}
+
+        def opens() -> Any:
+            language = stream_openai("Which?", retry=RetryPolicy(max_retries=0), **how).text()
+            return stream_openai(language, **how)
+
+        app.add_url_rule("/stream", view_func=lambda: sse_response(opens, **kept))
+        answer = app.test_client().get("/stream")
+        assert (answer.status_code, answer.headers["Retry-After"]) == (429, "2")
+        assert "secret" not in answer.text
 
     def test_wrong_arguments_are_refused(self, client: FlaskClient, app: flask.Flask) -> None:
         """The view fails, where the author sees it."""

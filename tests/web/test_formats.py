@@ -92,6 +92,22 @@ class TestFormat:
         for block in blocks:
             assert len([line for line in block.split(b"\n") if line.startswith(b"data: ")]) == 1
 
+    @pytest.mark.parametrize("name", FORMATS)
+    def test_half_a_character_is_replaced(self, name: str) -> None:
+        """The name of a file may hold one; the answer does not end for it."""
+        half = "caf\udce9"
+        format_ = find_format(name)
+        events: list[Event] = [
+            StreamStart(),
+            ToolCall("call_1", "look", {half: [half]}, half),
+            ToolResult("call_1", "look", half),
+            TextDelta(half),
+            ToolCall("call_2", "look", {half: [half]}, half),
+            Finish("stop"),
+        ]
+        body = b"".join(map(format_.encode, events)) + format_.end()
+        assert "caf?" in body.decode()
+
     def test_what_has_no_ids_has_comments_in_blocks_of_their_own(self) -> None:
         """A client that expects `data:` after every blank line finds it, or a comment."""
         blocks = _blocks(find_format("openai"))
