@@ -96,6 +96,7 @@ class Visit(ReplayStore):
 
     def __init__(self, answers: Answers, client: str, name: str | None) -> None:
         self.outage_s = answers.store.outage_s
+        self.may_block = answers.store.may_block
         self._answers = answers
         self._client = client
         self._name = name
@@ -127,6 +128,14 @@ class Visit(ReplayStore):
     def state(self, stream: str) -> StreamState | None:
         """Return what there is of an answer."""
         return self._answers.store.state(stream)
+
+    def named(self, name: str) -> str | None:
+        """Return what a name stands for."""
+        return self._answers.store.named(name)
+
+    def is_recovering(self) -> bool:
+        """Whether an answer that is unknown now may yet come."""
+        return self._answers.store.is_recovering()
 
     def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
         """Follow an answer, instead of whoever did.
@@ -181,6 +190,9 @@ class _Writer(ReplayWriter):
         if self._slot.stopped:
             raise Stopped
         return self._writer.keep()
+
+    def take_name(self, name: str, id_: str, instead_of: str | None) -> str:
+        return self._writer.take_name(name, id_, instead_of)
 
     def discard(self) -> None:
         self._writer.discard()

@@ -71,6 +71,7 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         status_wait_s: How long the provider's status is of use, in seconds: a refusal that it would
             take longer to wait out is the answer.
         on_thread_end: Called in the pump's thread when it has nothing left to do.
+        asked_at: When the wait for a status has begun: now, or earlier.
 
     Attributes:
         headers: The response's headers.
@@ -86,10 +87,12 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
         heartbeat_s: float,
         status_wait_s: float = 0.0,
         on_thread_end: Callable[[], object] = lambda: None,
+        asked_at: float | None = None,
     ) -> None:
         self.headers = headers_of(format)
         self._format = format
         self._moment_s = min(_MOMENT_S, heartbeat_s / 8)
+        self._asked_at = time.monotonic() if asked_at is None else asked_at
         self._pause_s = heartbeat_s - (_WRITES - 1) * self._moment_s
         self._writes = 0
         self._greeted = False
@@ -111,12 +114,12 @@ class StreamBody(Iterator[bytes], AsyncIterator[bytes]):
             What is to be answered instead, if there is none.
         """
         with suppress(ChannelTimeout):
-            return self._start(timeout_s)
+            return self._start(max(0.0, self._asked_at + timeout_s - time.monotonic()))
         return None
 
     async def await_started(self, timeout_s: float) -> Problem | None:
         """Do the same without blocking the event loop."""
-        deadline = time.monotonic() + timeout_s
+        deadline = self._asked_at + timeout_s
         while True:
             try:
                 return self._start(0.0)
@@ -317,7 +320,8 @@ def make_body(
     Args:
         stream: What is told, or what opens it.
         format: The format's name.
-        status_wait_s: How long the provider's status is of use, in seconds.
+        status_wait_s: How long the provider's status is of use, and how long to wait for the
+            replay's store, in seconds.
         heartbeat_s: How long nothing may be sent, in seconds.
         asked: What was asked of the replay, where there is one.
         on_thread_end: Called in the thread that has read the stream.
@@ -339,13 +343,18 @@ def make_body(
             writer.for_event_source = True
         check_replay(asked, stream)
         if asked.store is not None:
-            asked = asked._replace(status_wait_s=status_wait_s)
-            told = retell(stream, asked, on_thread_end=on_thread_end)  # type: ignore[arg-type]
+            asked_at = time.monotonic()
+            told = retell(
+                stream,  # type: ignore[arg-type]
+                asked,
+                status_wait_s=status_wait_s,
+                on_thread_end=on_thread_end,
+            )
             if isinstance(told, Problem):
                 return told
             retold = Retold(format, told.cursor)
             retold.for_event_source = asked.by_event_source
-            return StreamBody(told, retold, heartbeat_s=heartbeat_s)
+            return StreamBody(told, retold, heartbeat_s=heartbeat_s, asked_at=asked_at)
         if asked.last_event_id:
             if isinstance(stream, TokenStream):
                 stream.close()

@@ -7,12 +7,17 @@ What a stream is in Redis, all under one hash tag (so that a cluster keeps it in
     <prefix>{<stream>}:writer    the token of the one worker who writes it
     <prefix>{<stream>}:lease     there as long as that worker says that it lives
     <prefix>{<stream>}:watched   there as long as anybody reads
+    <prefix>{<name>}:name        the stream that a name stands for
 
 Exactly one worker sets the token. It adds events by a script that looks first whether the stream is
 where the worker believes it to be, for Redis may have restarted, and replies may have been lost:
 what is missing is put back, what is there is not added again. A worker that comes back after its
 readers have ended the stream for it finds its place taken, and stops. Two readers who find a dead
 worker at once end its stream once, for Redis takes an explicit id once.
+
+A stream is one worker's for ever: its identifier is random, and no script takes a token for
+another one's. A name is only a pointer. Where Redis has lost it, and another worker has taken it
+before the first one could put it back, there are two streams, each whole and with its own readers.
 
 Source: https://redis.io/docs/latest/commands/xadd/ ("The command will return an error if the
 specified ID is equal or smaller than the target stream top item"),
@@ -26,19 +31,19 @@ import re
 import secrets
 import threading
 import time
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from typing import Any, TypeVar
 
 from redis import Redis
 from redis import exceptions as failures
 
-from ..errors import ConfigurationError, ServerError
+from ..errors import ConfigurationError
+from .redis_scripts import ANOTHER, APPEND, NAME, SIGN, SIGNS
+from .redis_watch import Watch
 from .replay import (
-    RETRY_AFTER_S,
     Entry,
     Fenced,
     Gone,
@@ -84,6 +89,8 @@ _PAUSE_S = 0.1
 #: How long a refusal is kept for those who wait for the same answer, in seconds: they wait in
 #: `XREAD`, but a worker may be slow.
 _REFUSAL_KEPT_S = 10.0
+#: How long a reader waits for Redis at most, where that answers, in seconds.
+_LONGEST_XREAD_S = 1.0
 #: How many entries are read or written at once.
 _BATCH = 500
 #: How many readers there may be, where the client's pool has connections for more.
@@ -91,25 +98,6 @@ _MOST_READERS = 500
 #: The smallest pool: a reader holds one connection for as long as it waits, and writers need some.
 _FEWEST_CONNECTIONS = 4
 _log = logging.getLogger(__name__)
-
-#: Add events, if the newest one is where the writer believes; else return the newest one.
-_APPEND = """
-local newest = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)
-local last = newest[1] and tonumber(string.match(newest[1][1], '^%d+')) or 0
-if last ~= tonumber(ARGV[1]) then return newest end
-local first, ends = tonumber(ARGV[2]), ARGV[3] == '1'
-for i = 6, #ARGV do
-    local id = string.format('%.0f-1', first + i - 6)
-    if ends and i == #ARGV then
-        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i], 'e', '1')
-    else
-        redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[4], id, 'd', ARGV[i])
-    end
-end
-redis.call('PEXPIRE', KEYS[1], ARGV[5])
-redis.call('PEXPIRE', KEYS[2], ARGV[5])
-return false
-"""
 
 
 class RedisReplay(ReplayStore):
@@ -120,7 +108,8 @@ class RedisReplay(ReplayStore):
     503. What Redis has confirmed survives what Redis survives: say `appendonly yes` there.
 
     Args:
-        redis: The client, with the connections' settings; without `decode_responses`.
+        redis: The client, with the connections' settings; without `decode_responses`, and with a
+            `socket_timeout`, for a Redis that hangs.
         ttl_s: How long a stream is kept after its last sign of life, in seconds.
         max_events: How many events of a stream are kept; the oldest go first.
         lease_s: After how long without a sign of life a worker counts as dead, in seconds. Its
@@ -155,6 +144,7 @@ class RedisReplay(ReplayStore):
         settings = redis.connection_pool.connection_kwargs
         if settings.get("decode_responses"):
             raise ConfigurationError("redis must be a client without decode_responses")
+        timeout_s = _socket_timeout_s(redis)
         check_seconds("ttl_s", ttl_s)
         check_seconds("lease_s", lease_s)
         check_seconds("outage_s", outage_s)
@@ -171,10 +161,11 @@ class RedisReplay(ReplayStore):
         self._lease_s = lease_s
         self._max_events = max_events
         self._prefix = prefix
-        timeout_s = settings.get("socket_timeout")
-        self._block_s = 1.0 if timeout_s is None else min(1.0, timeout_s / 2)
-        self._append: Any = redis.register_script(_APPEND)
-        self._watch = _Watch(self._ask, min(1.0, lease_s / 3), most)
+        self._block_s = min(_LONGEST_XREAD_S, timeout_s / 2)
+        self._append: Any = redis.register_script(APPEND)
+        self._sign: Any = redis.register_script(SIGN)
+        self._take_name: Any = redis.register_script(NAME)
+        self._watch = Watch(self._ask, min(1.0, lease_s / 3), most)
 
     def begin(self, stream: str) -> ReplayWriter | None:
         """Begin a stream, unless any worker has begun it."""
@@ -212,6 +203,19 @@ class RedisReplay(ReplayStore):
 
         return self._ask(look)
 
+    def named(self, name: str) -> str | None:
+        """Return what a name stands for."""
+        holder = self._ask(lambda redis: redis.get(f"{self._name(name)}:name"))
+        return None if holder is None else holder.decode()
+
+    def is_recovering(self) -> bool:
+        """Whether Redis was restarted so lately that its writers may not have signed yet."""
+        try:
+            up_s = self._ask(lambda redis: redis.info("server"))["uptime_in_seconds"]
+        except ConfigurationError:  # who may not ask that waits for the stream, if need be in vain
+            return True
+        return bool(up_s <= self._lease_s)
+
     def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
         """Follow a stream.
 
@@ -248,8 +252,12 @@ class RedisReplay(ReplayStore):
         try:
             if reader:
                 return question(self._redis)
-            with self._spare:
+            if not self._spare.acquire(timeout=self.outage_s):
+                raise ReplayUnavailable("all connections wait for it")
+            try:
                 return question(self._redis)
+            finally:
+                self._spare.release()
         except failures.RedisError as error:
             told = f"{type(error).__name__}: {error}"
             if isinstance(error, _REFUSALS):
@@ -273,6 +281,8 @@ class _Writer(ReplayWriter):
         self._token = token
         self._kept: deque[Entry] = deque(maxlen=store._max_events)
         self._last = 0
+        #: The key of the name that stands for this stream, and what is there then.
+        self._held: tuple[str, str] | None = None
         #: Up to where Redis has confirmed what was written.
         self._confirmed = 0
         self.keep_every_s = store._lease_s / 3
@@ -281,10 +291,19 @@ class _Writer(ReplayWriter):
         for number, data in enumerate(events, 1):
             self._last += 1
             self._kept.append(Entry(self._last, data, last and number == len(events)))
+        if last:  # the name is kept as long as the stream, and is there before the end is
+            self._persist(self._keep_name)
         self._persist(self._write)
 
     def keep(self) -> bool:
         return self._persist(self._sign)
+
+    def take_name(self, name: str, id_: str, instead_of: str | None) -> str:
+        self._held = (f"{self._store._name(name)}:name", id_)
+        holder = self._persist(lambda redis: self._ask_for_name(redis, instead_of or ""))
+        if holder != id_:
+            self._held = None
+        return holder
 
     def discard(self) -> None:
         self._persist(lambda redis: redis.delete(self._name, *self._signs))
@@ -302,7 +321,7 @@ class _Writer(ReplayWriter):
     @property
     def _signs(self) -> list[str]:
         """The keys beside the stream's own."""
-        return [f"{self._name}:{part}" for part in ("writer", "lease", "watched", "stopped")]
+        return [f"{self._name}:{part}" for part in SIGNS]
 
     def _persist(self, act: Callable[[Any], T]) -> T:
         """Do something, and go on trying while Redis is out of reach.
@@ -327,22 +346,37 @@ class _Writer(ReplayWriter):
 
     def _sign(self, redis: Any) -> bool:
         """Sign that the worker lives; see whether anybody reads, and whether all is still there."""
-        with redis.pipeline(transaction=False) as pipe:
-            self._renew(pipe)
-            pipe.exists(f"{self._name}:watched")
-            pipe.exists(f"{self._name}:stopped")
-            pipe.xrevrange(self._name, count=1)
-            *_, watched, stopped, newest = pipe.execute()
+        store = self._store
+        signed = store._sign(
+            keys=[self._name, *self._signs],
+            args=[self._token, store._ttl_ms, round(store._lease_s * 1000)],
+            client=redis,
+        )
+        if signed == ANOTHER:
+            raise Fenced
+        watched, stopped, newest = signed
         self._check(redis, newest)
+        self._keep_name(redis)
         if stopped:
             raise Stopped
         return bool(watched)
 
-    def _renew(self, pipe: Any) -> None:
-        store, name = self._store, self._name
-        pipe.set(f"{name}:lease", 1, px=round(store._lease_s * 1000))
-        pipe.set(f"{name}:writer", self._token, px=store._ttl_ms)
-        pipe.pexpire(name, store._ttl_ms)
+    def _keep_name(self, redis: Any) -> None:
+        """Keep the name, or put it back; what another one has taken meanwhile stays his."""
+        if self._held is not None and self._ask_for_name(redis, "") != self._held[1]:
+            self._held = None
+            _log.warning(
+                "a name was asked twice, because Redis had lost it: both answers go on, "
+                "each for its own readers"
+            )
+
+    def _ask_for_name(self, redis: Any, instead_of: str) -> str:
+        assert self._held is not None
+        key, id_ = self._held
+        holder: bytes = self._store._take_name(
+            keys=[key], args=[id_, instead_of, self._store._ttl_ms], client=redis
+        )
+        return holder.decode()
 
     def _repair(self) -> None:
         """Sign, and put back what a restart has lost."""
@@ -373,16 +407,20 @@ class _Writer(ReplayWriter):
             missing = list(islice(reversed(self._kept), self._last - self._confirmed))
             batch = missing[: -_BATCH - 1 : -1]
             first, last = batch[0].position, batch[-1]
-            head = [self._confirmed, first, int(last.last), store._max_events, store._ttl_ms]
+            head: list[Any] = [self._confirmed, first, int(last.last), store._max_events]
+            head += [store._ttl_ms, self._token]
             newest = store._append(
                 keys=[self._name, f"{self._name}:writer"],
                 args=[*head, *(entry.data for entry in batch)],
                 client=redis,
             )
+            if newest == ANOTHER:
+                raise Fenced
             if newest is None:
                 self._confirmed = last.position
             else:
                 self._find(newest)
+                self._keep_name(redis)
 
 
 class _Reader(ReplayReader):
@@ -398,8 +436,9 @@ class _Reader(ReplayReader):
         self._closed = False
         self._lock = threading.Lock()
         #: Since when Redis has been within reach: a lease that ran out while it was not says
-        #: nothing about the worker.
+        #: nothing about the worker. A long time without an answer is an outage, too: Redis hung.
         self._reached_at: float | None = time.monotonic()
+        self._answered_at = time.monotonic()
         store._watch.add(name)
 
     def read(self, timeout_s: float) -> list[Entry]:
@@ -409,7 +448,7 @@ class _Reader(ReplayReader):
                 lambda redis: redis.xread({self._name: f"{self._after}-1"}, _BATCH, block_ms),
                 reader=True,
             )
-            self._reached_at = self._reached_at or time.monotonic()
+            self._note_answer()
             if not found:
                 self._store._ask(self._look_after_the_writer, reader=True)
                 return []
@@ -434,14 +473,25 @@ class _Reader(ReplayReader):
         if not closed:
             self._store._watch.remove(self._name)
 
+    def _reached_s(self) -> float:
+        return 0.0 if self._reached_at is None else time.monotonic() - self._reached_at
+
+    def _note_answer(self) -> None:
+        now, silent_from = time.monotonic(), self._answered_at
+        self._answered_at = now
+        if (
+            self._reached_at is None
+            or now - silent_from > _LONGEST_XREAD_S + self._store._lease_s / 2
+        ):
+            self._reached_at = now
+
     def _look_after_the_writer(self, redis: Any) -> None:
         """End the stream of a worker that is dead; whoever comes first does it.
 
         Raises:
             Gone: There is no such stream, or no such position in it (any longer).
         """
-        reached_s = time.monotonic() - (self._reached_at or time.monotonic())
-        if reached_s < self._store._lease_s:
+        if self._reached_s() < self._store._lease_s:
             return
         newest = redis.xrevrange(self._name, count=1)
         last = _entry(*newest[0]) if newest else Entry(0, b"", False)
@@ -449,6 +499,9 @@ class _Reader(ReplayReader):
             return  # there is more to be read first, perhaps the end that somebody else has made
         if last.position < self._after:
             raise Gone  # what a restart lost, a worker that lives has put back by now
+        self._note_answer()
+        if self._reached_s() < self._store._lease_s:
+            return  # Redis hung between the questions
         if redis.exists(f"{self._name}:lease"):
             return
         if last.last:
@@ -462,75 +515,6 @@ class _Reader(ReplayReader):
             if not _is_taken(error):
                 raise
         redis.pexpire(self._name, self._store._ttl_ms)
-
-
-class _Watch:
-    """Tells the writers, wherever they are, that somebody reads: one thread for all readers here.
-
-    Args:
-        ask: Asks Redis.
-        every_s: How often, in seconds.
-        most: How many readers there may be.
-    """
-
-    def __init__(
-        self, ask: Callable[[Callable[[Any], object]], object], every_s: float, most: int
-    ) -> None:
-        self._ask = ask
-        self._every_s = every_s
-        self._most = most
-        self._news = threading.Condition()
-        self._readers: Counter[str] = Counter()
-        self._runs = False
-
-    def add(self, name: str) -> None:
-        """Count a reader.
-
-        Raises:
-            ServerError: There is no room for it.
-        """
-        with self._news:
-            if self._readers.total() >= self._most:
-                raise ServerError(
-                    f"{self._most} responses are being read (max_readers)",
-                    status=503,
-                    retryable=True,
-                    retry_after_s=RETRY_AFTER_S,
-                )
-            if not self._runs:
-                threading.Thread(target=self._run, name="llm-sse-web-watch", daemon=True).start()
-                self._runs = True
-            self._readers[name] += 1
-
-    def remove(self, name: str) -> None:
-        """Count one less."""
-        with self._news:
-            self._readers[name] -= 1
-            if not self._readers[name]:
-                del self._readers[name]
-            self._news.notify_all()
-
-    def _announce(self, names: list[str], redis: Any) -> None:
-        with redis.pipeline(transaction=False) as pipe:
-            for name in names:
-                pipe.set(f"{name}:watched", 1, px=round(self._every_s * 3000))
-            pipe.execute()
-
-    def _run(self) -> None:
-        while True:
-            with self._news:
-                names = list(self._readers)
-            try:
-                self._ask(partial(self._announce, names))
-            except ReplayUnavailable:
-                pass  # the next time
-            except Exception as error:  # whatever it is, the next readers need this thread
-                _log.warning("readers could not be announced: %s: %s", type(error).__name__, error)
-            with self._news:
-                self._news.wait_for(lambda: not self._readers, self._every_s)
-                if not self._readers:
-                    self._runs = False
-                    return
 
 
 def _most_readers(connections: int, asked: int | None) -> int:
@@ -554,6 +538,24 @@ def _most_readers(connections: int, asked: int | None) -> int:
             f"that is {most}, not {asked}"
         )
     return asked
+
+
+def _socket_timeout_s(redis: Redis) -> float:
+    """Return how long a client's connections wait for an answer.
+
+    Raises:
+        ConfigurationError: Without end.
+    """
+    pool = redis.connection_pool
+    # Not connected, and of no pool: the class may have a default of its own.
+    connection: Any = pool.connection_class(**pool.connection_kwargs)
+    timeout_s: float | None = connection.socket_timeout
+    if timeout_s is None:
+        raise ConfigurationError(
+            "redis must be a client with a socket_timeout, such as Redis(..., socket_timeout=5): "
+            "without one, a Redis that hangs is waited for without end"
+        )
+    return timeout_s
 
 
 def _entry(id_: bytes, fields: dict[bytes, bytes] | list[bytes]) -> Entry:

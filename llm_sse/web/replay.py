@@ -123,6 +123,25 @@ class ReplayWriter(ABC):
         """
 
     @abstractmethod
+    def take_name(self, name: str, id_: str, instead_of: str | None) -> str:
+        """Have a name stand for the stream, unless it stands for another one by now.
+
+        As long as the writer writes, the name is kept; where the store has lost it, and somebody
+        else has taken it since, it is his.
+
+        Args:
+            name: The name.
+            id_: What the name stands for from now on.
+            instead_of: What it may have stood for until now.
+
+        Returns:
+            What it stands for now.
+
+        Raises:
+            ReplayUnavailable: The store is out of reach, and was for too long.
+        """
+
+    @abstractmethod
     def discard(self) -> None:
         """Forget the stream: it never was."""
 
@@ -163,9 +182,11 @@ class ReplayStore(ABC):
 
     Attributes:
         outage_s: How long readers bear with a store that is out of reach, in seconds.
+        may_block: Whether its methods may take long, because they wait for a network.
     """
 
     outage_s: float = 10.0
+    may_block: bool = True
 
     @abstractmethod
     def begin(self, stream: str) -> ReplayWriter | None:
@@ -188,8 +209,24 @@ class ReplayStore(ABC):
         """
 
     @abstractmethod
+    def named(self, name: str) -> str | None:
+        """Return what a name stands for: see `ReplayWriter.take_name`.
+
+        Raises:
+            ReplayUnavailable: The store cannot be reached.
+        """
+
+    def is_recovering(self) -> bool:
+        """Whether a stream that is unknown now may yet come: writers put back what was lost.
+
+        Raises:
+            ReplayUnavailable: The store cannot be reached.
+        """
+        return False
+
+    @abstractmethod
     def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
-        """Follow a stream.
+        """Follow a stream; this waits for nothing.
 
         Args:
             stream: Which one.
@@ -241,6 +278,8 @@ class MemoryReplay(ReplayStore):
     Thread: every method may be called from any thread.
     """
 
+    may_block = False
+
     def __init__(
         self,
         *,
@@ -260,6 +299,8 @@ class MemoryReplay(ReplayStore):
         #: Those that have ended, in that order, and when that was.
         self._ended: OrderedDict[str, float] = OrderedDict()
         self._bytes = 0
+        #: What each name stands for, as long as the stream of who took it is kept.
+        self._names: dict[str, str] = {}
 
     def begin(self, stream: str) -> ReplayWriter | None:
         """Begin a stream, unless it was begun already."""
@@ -283,6 +324,12 @@ class MemoryReplay(ReplayStore):
             self._expire()
             kept = self._streams.get(stream)
             return None if kept is None else StreamState(kept.first, kept.last, kept.ended)
+
+    def named(self, name: str) -> str | None:
+        """Return what a name stands for."""
+        with self._lock:
+            self._expire()
+            return self._names.get(name)
 
     def reader(self, stream: str, after: int, broken: Callable[[int], bytes]) -> ReplayReader:
         """Follow a stream; here a writer does not die without its readers."""
@@ -326,6 +373,15 @@ class MemoryReplay(ReplayStore):
                 self._shorten()
             kept.news.notify_all()
 
+    def _take_name(self, kept: _Kept, name: str, id_: str, instead_of: str | None) -> str:
+        with self._lock:
+            holder = self._names.get(name)
+            if holder is not None and holder != instead_of:
+                return holder
+            self._names[name] = id_
+            kept.name = (name, id_)
+            return id_
+
     def _shorten(self) -> None:
         """Drop the oldest event of the largest stream."""
         largest = max(self._streams.values(), key=lambda kept: kept.bytes)
@@ -354,6 +410,8 @@ class MemoryReplay(ReplayStore):
     def _drop(self, stream: str) -> None:
         kept = self._streams.pop(stream)
         self._ended.pop(stream, None)
+        if kept.name is not None and self._names.get(kept.name[0]) == kept.name[1]:
+            del self._names[kept.name[0]]
         self._bytes -= kept.bytes
         kept.bytes = 0
         kept.entries.clear()
@@ -373,6 +431,7 @@ class _Kept:
         self.dropped = False
         self.stopped = False
         self.refusal: bytes | None = None
+        self.name: tuple[str, str] | None = None
         self.readers = 0
 
     @property
@@ -396,6 +455,9 @@ class _MemoryWriter(ReplayWriter):
         if self._kept.stopped:
             raise Stopped
         return self._kept.readers > 0
+
+    def take_name(self, name: str, id_: str, instead_of: str | None) -> str:
+        return self._store._take_name(self._kept, name, id_, instead_of)
 
     def discard(self) -> None:
         self._store._forget(self._stream, self._kept, None)

@@ -10,12 +10,18 @@ What a stream says is written once, in its format, and put into a store; every r
 from there, the first one, too. So the bytes of an event are the same for everybody, and the stream
 does not hang on any connection: it ends when it has ended, or when nobody has read it for a while.
 
-An event's id is `<stream>-<position>`. The stream's part is random, or made of the name that the
-site gives it, the `key` and the number of the attempt; the `key` says whose it is, and nobody finds
-a stream under another one, or in another format.
+An event's id is `<stream>-<position>`. The stream's part is random, and one writer's for ever: who
+has the beginning of an answer never gets the end of another one. A name that the site gives is a
+pointer to such a stream, which the first who asks sets; what has failed, or is not kept any longer,
+is pointed away from. The `key` says whose a stream is: nobody finds it under another one, or in
+another format.
 
 A question that is refused leaves nothing behind. Who has joined it meanwhile waits for its first
-event, and gets the refusal instead.
+event, and gets the refusal instead; who was too late for that asks himself.
+
+Whoever asks the store waits for it in a thread of its own, for a while: then a new question is
+refused, before anybody is asked. A browser that comes back is not, for `EventSource` takes every
+status but 200 for the end: it gets its 200, and what it came for when the store is there again.
 """
 
 from __future__ import annotations
@@ -24,29 +30,26 @@ import hashlib
 import logging
 import re
 import secrets
-import time
-from collections.abc import Callable, Iterator
-from itertools import chain, pairwise
-from typing import NamedTuple
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NamedTuple, TypeVar
 
-import msgspec
-
-from ..errors import ConfigurationError, ConnectionLost, ServerError
-from ..events import Event
-from .formats import Format, find_format
+from ..errors import ConfigurationError, ServerError
+from .aside import Late, call_within
+from .formats import FORMATS, Format, find_format
 from .generation import Generation, broken_off, refusal_of
 from .log import log_error
 from .problem import NOTHING_MORE, Problem, RefusedError, gone, problem_of
-from .pump import Factory, Told, is_stream, open_stream
+from .pump import Factory, is_stream, open_stream
 from .replay import (
-    Entry,
+    RETRY_AFTER_S,
     Gone,
-    Refused,
-    ReplayReader,
     ReplayStore,
     ReplayUnavailable,
+    ReplayWriter,
     check_seconds,
 )
+from .told import Retelling, Retold
 
 __all__ = [
     "NOT_REPLAYED",
@@ -59,16 +62,17 @@ __all__ = [
     "stop_stream",
 ]
 
-#: The longest wait for news of a store before a reader looks whether it was closed, in seconds.
-_LOOK_AGAIN_S = 1.0
-#: The pause after a store could not be reached, in seconds.
-_PAUSE_S = 0.2
-#: How often a name is asked again whose streams have failed; after that each question is a new one.
+T = TypeVar("T")
+
+#: How often a name is looked up again where others have been faster.
 _MOST_ATTEMPTS = 16
+#: For how long a store is waited for at least, however short the wait for a status is, in seconds.
+_LEAST_WAIT_S = 2.0
+#: For how long a browser that comes back waits until it gets its 200 anyway, in seconds.
+_DECISION_S = 2.0
 #: What the last event of every whole answer ends with, in all formats that have ids.
 _WHOLE = b"data: [DONE]\n\n"
 _ID = re.compile(r"([0-9a-f]{32})-([0-9]{1,15})")
-_ID_LINE = re.compile(rb"^id: [^\n]*\n", re.MULTILINE)
 
 _log = logging.getLogger("llm_sse.web.body")
 
@@ -85,7 +89,6 @@ class Asked(NamedTuple):
         by_event_source: Whether an `EventSource` asks (see `event_source`).
         keep_running: Whether the stream is read to its end also when nobody listens.
         grace_s: How long nobody may listen otherwise, in seconds.
-        status_wait_s: How long the provider's status is of use, in seconds.
     """
 
     store: ReplayStore | None = None
@@ -95,7 +98,6 @@ class Asked(NamedTuple):
     last_event_id: str | None = None
     keep_running: bool = False
     grace_s: float = 30.0
-    status_wait_s: float = 0.0
     by_event_source: bool = False
 
 
@@ -137,13 +139,19 @@ def check_replay(asked: Asked, stream: object) -> None:
 
 
 def retell(
-    factory: Factory, asked: Asked, *, on_thread_end: Callable[[], object]
+    factory: Factory,
+    asked: Asked,
+    *,
+    status_wait_s: float,
+    on_thread_end: Callable[[], object],
 ) -> Retelling | Problem:
     """Return what is to be told: a stream from some position on, or what there is instead of it.
 
     Args:
         factory: Opens the stream; called only if nobody has.
         asked: What decides.
+        status_wait_s: How long the provider's status is of use, and how long to wait for the store,
+            in seconds; that gets two at least.
         on_thread_end: Called in the thread that has read the stream.
 
     Returns:
@@ -154,7 +162,7 @@ def retell(
     """
     assert asked.store is not None
     assert asked.key is not None
-    where = _Shelf(asked.store, asked.key, asked)
+    where = _Shelf(asked.store, asked.key, asked, status_wait_s)
     try:
         if asked.last_event_id is None:
             return where.begin_or_join(factory, on_thread_end)
@@ -165,79 +173,132 @@ def retell(
         return error.problem
     except ReplayUnavailable as error:
         _log.warning("the replay store cannot be reached: %s", error)
-        return problem_of(ServerError("the replay store", status=503, retryable=True))
+        return _unreachable()
     except ServerError as error:
         log_error(_log, error)
         return problem_of(error)
 
 
+def _unreachable() -> Problem:
+    return problem_of(
+        ServerError("the replay store", status=503, retryable=True, retry_after_s=RETRY_AFTER_S)
+    )
+
+
+class _Found(NamedTuple):
+    """What there is for a question.
+
+    Attributes:
+        telling: What is told.
+        writer: Who is to write it; `None` where somebody does already.
+    """
+
+    telling: Retelling
+    writer: ReplayWriter | None
+
+    def refuse(self, problem: bytes) -> None:
+        """Forget it: nobody is asked."""
+        self.telling.close()
+        if self.writer is not None:
+            try:
+                self.writer.refuse(problem)
+            finally:
+                self.writer.close()
+
+
 class _Shelf:
     """The streams of one key in a store, as one request sees them."""
 
-    def __init__(self, store: ReplayStore, key: str, asked: Asked) -> None:
+    def __init__(self, store: ReplayStore, key: str, asked: Asked, status_wait_s: float) -> None:
         self._store = store
         self._key = key
         self._asked = asked
+        self._status_wait_s = status_wait_s
+        self._wait_s = max(status_wait_s, _LEAST_WAIT_S)
 
     def begin_or_join(self, factory: Factory, on_thread_end: Callable[[], object]) -> Retelling:
-        id_ = self._named() or secrets.token_hex(16)
-        writer = self._store.begin(self._place(id_))
-        if writer is None:
-            return self._retelling(id_, 0, joins=True)
-        telling = None
+        found = self._within(
+            self._find, self._wait_s, late=lambda found: found.refuse(_unreachable().body)
+        )
+        if found.writer is None:
+            return found.telling
         try:
-            telling = self._retelling(id_, 0)  # without room for a reader nobody is asked
             stream = open_stream(factory)
-            telling.generation = Generation(
+            found.telling.generation = Generation(
                 stream,
-                self._format(id_),
-                writer,
+                self._format(found.telling.stream),
+                found.writer,
                 keep_running=self._asked.keep_running,
                 grace_s=self._asked.grace_s,
-                status_wait_s=self._asked.status_wait_s,
+                status_wait_s=self._status_wait_s,
                 on_thread_end=on_thread_end,
             )
         except BaseException as error:
-            if telling is not None:
-                telling.close()
+            refusal = refusal_of(error)
+            with suppress(ReplayUnavailable):  # then it goes on being forgotten
+                self._within(lambda: found.refuse(refusal), self._wait_s)
+            raise
+        return found.telling
+
+    def _find(self) -> _Found:
+        """Find the stream of the question's name; else begin one."""
+        for _ in range(_MOST_ATTEMPTS):
+            held = None if self._name is None else self._store.named(self._name)
+            if held is not None and self._counts(held):
+                with suppress(Gone):  # it was refused just now
+                    return _Found(self._retelling(held, 0, joins=True), None)
+                continue
+            found = self._begin(held)
+            if found is not None:
+                return found
+        raise ServerError("others were faster", status=503, retryable=True)
+
+    def _begin(self, failed: str | None) -> _Found | None:
+        """Begin a stream; if it is to have a name, only where that stands for nothing better."""
+        id_ = secrets.token_hex(16)
+        writer = self._store.begin(self._place(id_))
+        if writer is None:
+            return None
+        try:
+            if self._name is not None and writer.take_name(self._name, id_, failed) != id_:
+                writer.discard()
+                writer.close()
+                return None
+            return _Found(
+                self._retelling(id_, 0), writer
+            )  # without room for a reader none is asked
+        except BaseException as error:
             try:
-                writer.refuse(refusal_of(error))
+                if not isinstance(error, ReplayUnavailable):
+                    writer.refuse(refusal_of(error))
             finally:
                 writer.close()
             raise
-        return telling
 
     def stop(self, id_: str | None) -> bool:
         """Have a stream end that runs; say whether there was one."""
-        id_ = id_ or self._named()
+        if id_ is None and self._name is not None:
+            id_ = self._store.named(self._name)
         state = None if id_ is None else self._store.state(self._place(id_))
         if id_ is None or state is None or state.ended:
             return False
         self._store.stop(self._place(id_))
         return True
 
-    def _named(self) -> str | None:
-        """Return the identifier of the stream that has the name now.
-
-        What has failed is told to who comes back for it; who asks again begins another one, with
-        an identifier of its own, so that nobody gets the rest of another answer.
-        """
+    @property
+    def _name(self) -> str | None:
+        """What the store knows the question's name by."""
         if self._asked.name is None:
             return None
-        whose = _digest(self._asked.name) + _digest(self._key) + self._asked.format
-        ids = [_digest(f"{whose}{attempt}")[:32] for attempt in range(_MOST_ATTEMPTS + 1)]
-        for id_, next_ in pairwise(ids):
-            if not self._is_passed(id_, next_):
-                return id_
-        return None
+        return _digest(_digest(self._asked.name) + _digest(self._key) + self._asked.format)
 
-    def _is_passed(self, id_: str, next_: str) -> bool:
-        """Whether a stream has failed, and the next one counts."""
+    def _counts(self, id_: str) -> bool:
+        """Whether a stream may be joined; what has failed is asked again."""
         state = self._store.state(self._place(id_))
-        if state is None:  # or has failed, and is not kept any longer
-            return self._store.state(self._place(next_)) is not None
+        if state is None:
+            return False
         ending = self._store.ending(self._place(id_)) if state.ended else None
-        return ending is not None and not ending.endswith(_WHOLE)
+        return ending is None or ending.endswith(_WHOLE)
 
     def go_on(self, last_event_id: str) -> Retelling | Problem:
         """Go on after an event; what is unknown is never taken for a new question."""
@@ -245,21 +306,57 @@ class _Shelf:
         if found is None:
             return gone()
         id_, after = found[1], int(found[2])
-        state = self._store.state(self._place(id_))
-        if state is None or after + 1 < state.first:  # past the end: the store may yet have it
-            return gone()
-        if state.ended and after >= state.last:
-            return NOTHING_MORE
-        return self._retelling(id_, after)
+        try:
+            problem = self._within(lambda: self._decide(id_, after), _DECISION_S)
+        except ReplayUnavailable as error:
+            _log.warning("the replay store cannot be reached: %s", error)
+            return self._retelling(id_, after, decide=lambda: self._decide(id_, after))
+        return problem or self._retelling(id_, after)
 
-    def _retelling(self, id_: str, after: int, *, joins: bool = False) -> Retelling:
+    def _decide(self, id_: str, after: int) -> Problem | None:
+        """Return what is answered to who has an event; `None` where there is more to be told."""
+        state = self._store.state(self._place(id_))
+        if state is None:
+            return None if self._store.is_recovering() else gone()
+        if after + 1 < state.first:  # past the end: the store may yet have it
+            return gone()
+        return NOTHING_MORE if state.ended and after >= state.last else None
+
+    def _within(
+        self,
+        function: Callable[[], T],
+        timeout_s: float,
+        *,
+        late: Callable[[T], object] = lambda _: None,
+    ) -> T:
+        """Ask the store, and wait for it no longer than `timeout_s`.
+
+        Raises:
+            ReplayUnavailable: It takes longer.
+        """
+        if not self._store.may_block:
+            return function()
+        try:
+            return call_within(function, timeout_s, late=late)
+        except Late:
+            raise ReplayUnavailable(f"no answer within {timeout_s:g} s") from None
+
+    def _retelling(
+        self,
+        id_: str,
+        after: int,
+        *,
+        joins: bool = False,
+        decide: Callable[[], Problem | None] | None = None,
+    ) -> Retelling:
         def broken(position: int) -> bytes:
             format_ = self._format(id_)
             format_.position = position - 1
             return format_.error(problem_of(broken_off())) or b""
 
         reader = self._store.reader(self._place(id_), after, broken)
-        return Retelling(reader, f"{id_}-{after}", self._store.outage_s, joins=joins)
+        outage_s = self._store.outage_s
+        return Retelling(reader, id_, after, outage_s, joins=joins, decide=decide)
 
     def _place(self, id_: str) -> str:
         """Return where a stream is kept: in another format or under another key, somewhere else."""
@@ -277,7 +374,7 @@ def stop_stream(
     key: str,
     name: str | None = None,
     last_event_id: str | None = None,
-    format: str = "tokens",
+    format: str | None = None,
 ) -> bool:
     """End a stream that is kept, whichever worker reads it: its visitor has pressed Stop.
 
@@ -288,9 +385,10 @@ def stop_stream(
     Args:
         store: Where it is kept.
         key: Whose it is, as `sse_response` was told.
-        name: Its name, if it has one; or else
-        last_event_id: the id of any of its events, which the browser knows.
-        format: Its format.
+        name: Its name, if it has one. The only way to stop an answer of which the browser has no
+            event yet.
+        last_event_id: Instead of a name the id of any of its events, which the browser knows.
+        format: Its format; without it, streams of every format are looked for.
 
     Returns:
         Whether there was such a stream, and it ran.
@@ -299,128 +397,23 @@ def stop_stream(
         ConfigurationError: One of the arguments cannot be, or the store cannot stop streams.
         ReplayUnavailable: The store cannot be reached.
     """
-    asked = Asked(store, key, name, format)
-    check_replay(asked, list)
     if (name is None) == (last_event_id is None):
         raise ConfigurationError("a stream is stopped by its name= or by a last_event_id=")
+    kept = [one for one in FORMATS if find_format(one).heartbeat is not None]
+    shelves = []
+    for one in kept if format is None else [format]:
+        asked = Asked(store, key, name, one)
+        check_replay(asked, list)
+        shelves.append(_Shelf(store, key, asked, _LEAST_WAIT_S))
+    id_ = None
     if last_event_id is not None:
         found = _ID.fullmatch(last_event_id) if isinstance(last_event_id, str) else None
         if found is None:
             return False
-        return _Shelf(store, key, asked).stop(found[1])
-    return _Shelf(store, key, asked).stop(None)
+        id_ = found[1]
+    stopped = [shelf.stop(id_) for shelf in shelves]  # all of them
+    return True in stopped
 
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-
-
-class Retelling(Told):
-    """One telling of a stream from a store.
-
-    Args:
-        reader: Where it comes from.
-        cursor: The id after which it begins.
-        outage_s: How long the store may be out of reach, in seconds.
-        joins: Whether it is not known yet if the question is refused; the first event tells.
-
-    Attributes:
-        generation: What writes the stream, if this telling is the first one.
-        closed: Whether it has ended.
-    """
-
-    def __init__(
-        self, reader: ReplayReader, cursor: str, outage_s: float, *, joins: bool = False
-    ) -> None:
-        self.cursor = cursor
-        self.generation: Generation | None = None
-        # No `threading.Event`: its lock cannot be taken twice, and a garbage collection may close
-        # a telling in the very thread that waits here.
-        self.closed = False
-        self._reader = reader
-        self._outage_s = outage_s
-        self._joins = joins
-        self._batches = self._read()
-        self._first: list[Entry] = []
-
-    def wait_started(self) -> None:
-        """Wait until it is known whether there is an answer.
-
-        Raises:
-            RefusedError: There is none, and somebody else has been told so already.
-            ConnectionLost: The store has nothing (any longer), or is out of reach.
-        """
-        if self.generation is not None:
-            self.generation.wait_started(lambda: self.closed)
-        elif self._joins:
-            self._first = next(self._batches, [])
-
-    def events(self) -> Iterator[Entry]:
-        """Yield the entries to the last one, or to `close`.
-
-        Raises:
-            RefusedError: There never will be any.
-            ConnectionLost: They are not kept any longer, or the store is out of reach.
-        """
-        for entries in chain([self._first], self._batches):
-            for entry in entries:
-                yield entry
-                if entry.last:
-                    return
-
-    def _read(self) -> Iterator[list[Entry]]:
-        failing_since: float | None = None
-        while not self.closed:
-            try:
-                entries = self._reader.read(_LOOK_AGAIN_S)
-            except ReplayUnavailable as error:
-                failing_since = failing_since or time.monotonic()
-                if time.monotonic() - failing_since > self._outage_s:
-                    raise ConnectionLost(f"the replay store cannot be reached: {error}") from None
-                time.sleep(_PAUSE_S)
-                continue
-            except Refused as error:
-                problem = msgspec.json.decode(error.refusal, type=Problem)
-                raise RefusedError(problem) from None
-            except Gone:
-                raise ConnectionLost("the stream is not kept any longer") from None
-            failing_since = None
-            if entries:
-                yield entries
-
-    def close(self) -> None:
-        """End it; the stream goes on as long as it may."""
-        self.closed = True
-        self._reader.close()
-
-
-class Retold(Format):
-    """What was written already, as it is.
-
-    Args:
-        name: The format in which it was written.
-        cursor: The id after which it begins.
-    """
-
-    def __init__(self, name: str, cursor: str) -> None:
-        super().__init__()
-        self._plain = find_format(name)
-        self.content_type = self._plain.content_type  # type: ignore[misc]
-        self.headers = self._plain.headers  # type: ignore[misc]
-        self._told_up_to = cursor
-
-    def _cursor(self) -> str:
-        return self._told_up_to
-
-    def encode(self, event: Event | Entry) -> bytes:
-        """Return the bytes of an entry."""
-        return event.data if isinstance(event, Entry) else b""
-
-    def end(self) -> bytes:
-        """Return nothing: the last entry was the end."""
-        return b""
-
-    def error(self, problem: Problem) -> bytes | None:
-        """Return an error of this telling alone: without an id, so that one can go on after it."""
-        said = self._plain.error(problem)
-        return None if said is None else _ID_LINE.sub(b"", said)

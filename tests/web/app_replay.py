@@ -89,5 +89,5 @@ def make_app(store: ReplayStore | None, provider: str) -> flask.Flask:
 
 if __name__ == "__main__":
     fd, port, url = sys.argv[1:]
-    kept = RedisReplay(Redis(port=int(port)), lease_s=1.0)
+    kept = RedisReplay(Redis(port=int(port), socket_timeout=5), lease_s=1.0)
     waitress.serve(make_app(kept, url), sockets=[socket.socket(fileno=int(fd))], threads=8)

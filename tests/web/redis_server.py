@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +56,7 @@ class RedisServer:
                     assert time.monotonic() < deadline, "redis-server does not come up"
                     time.sleep(0.02)
                 else:
+                    client.connection_pool.disconnect()  # old clients leave that to the collector
                     return
 
     def kill(self) -> None:
@@ -61,6 +65,24 @@ class RedisServer:
         self._process.kill()
         self._process.wait()
 
+    def lose(self) -> None:
+        """Forget everything, while it is killed."""
+        for written in self._folder.glob("appendonly*"):
+            if written.is_dir():
+                shutil.rmtree(written)
+            else:
+                written.unlink()
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Have it take connections, and answer nobody."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
+
     def client(self, **settings: Any) -> Redis:
         """Return a client."""
-        return Redis(port=self.port, **settings)
+        return Redis(port=self.port, **{"socket_timeout": 5, **settings})

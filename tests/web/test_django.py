@@ -4,6 +4,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from llm_sse.events import Event, Finish, TextDelta
 from llm_sse.sse import SSEDecoder
 from llm_sse.testing import FakeServer, call_tool, cut, hang, pause, say, stall, status
 from llm_sse.web.django import SSEResponse, asse_response, sse_response
-from llm_sse.web.replay import MemoryReplay
+from llm_sse.web.replay import MemoryReplay, ReplayWriter
 from tests.helpers import until
 from tests.web import app_django  # the project, whose settings hold in this process, too
 
@@ -117,6 +118,30 @@ class TestSSEResponse:
             response = sse_response(ask, request=request)
         assert response.status_code == 204
         assert asked == []
+
+    def test_a_store_that_hangs_does_not_fill_the_loops_threads(self) -> None:
+        """Other work of the same loop finds a thread, however many browsers wait for the store."""
+        gate = threading.Event()
+
+        class Hanging(MemoryReplay):
+            may_block = True
+
+            def begin(self, stream: str) -> ReplayWriter | None:
+                gate.wait(20)
+                return super().begin(stream)
+
+        async def serve() -> None:
+            loop = asyncio.get_running_loop()
+            loop.set_default_executor(ThreadPoolExecutor(2))
+            how: Any = {"replay": Hanging(), "key": "ann", "request": RequestFactory().get("/")}
+            asked = [asyncio.ensure_future(asse_response(lambda: _ANSWER, **how)) for _ in range(4)]
+            await asyncio.sleep(0)
+            assert await asyncio.wait_for(asyncio.to_thread(lambda: "done"), 10) == "done"
+            gate.set()
+            for task in asked:
+                assert await _read(await task) != b""
+
+        asyncio.run(serve())
 
     def test_wrong_arguments_are_refused(self, way: str, server: FakeServer) -> None:
         """The view fails, where the author sees it."""

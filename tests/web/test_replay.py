@@ -178,6 +178,7 @@ class TestReplay:
     def test_an_unknown_id_is_gone(self, store: ReplayStore, id_: str) -> None:
         """What is not kept is answered with 410, and is never a new question."""
         site = Site(store)
+        until(lambda: not store.is_recovering())  # a Redis that has just been started
         again = visit(site, id_)
         assert again.status == 410
         assert again.response.json["code"] == "gone"
@@ -369,6 +370,38 @@ class TestNames:
                 assert (refused.status_code, refused.headers["Retry-After"]) == (429, "3")
         assert b'"one"' in app.test_client().get("/stream").data
 
+    def test_who_is_too_late_for_a_refusal_asks_himself(self) -> None:
+        """A question that is refused between a look at its name and the joining is asked anew."""
+        gate = threading.Event()
+
+        class Slow(MemoryReplay):
+            readers = 0
+
+            def reader(self, stream: str, *how: Any) -> Any:
+                self.readers += 1
+                if self.readers == 2:
+                    gate.set()
+                    until(lambda: not self._streams)
+                return super().reader(stream, *how)
+
+        def refuse() -> Iterator[Event]:
+            gate.wait(20)
+            raise RateLimitError("no", status=429)
+            yield
+
+        store = Slow()
+        app = flask.Flask(__name__)
+        asked = [[TextDelta("one"), Finish("stop")], refuse()]
+        app.add_url_rule(
+            "/stream",
+            view_func=lambda: sse_response(asked.pop, replay=store, key="ann", name="question"),
+        )
+        with ThreadPoolExecutor(1) as pool:
+            first = pool.submit(app.test_client().get, "/stream")
+            until(lambda: store.readers == 1)
+            assert b'"one"' in app.test_client().get("/stream").data
+            assert first.result(20).status_code == 429
+
     def test_another_format_is_another_stream(self, store: ReplayStore) -> None:
         """A tab that asks for one format gets no other, under the same name or with an id."""
         app = flask.Flask(__name__)
@@ -413,6 +446,17 @@ class TestStopStream:
         assert tab.events[-1].event == "error"
         assert '"retryable":false' in tab.events[-1].data
         assert not stop_stream(store, key="ann", **which)
+
+    @pytest.mark.parametrize("by", ["name", "last_event_id"])
+    def test_its_format_need_not_be_said(self, store: ReplayStore, by: str) -> None:
+        """An id says which stream it is, and a name is stopped in every format."""
+        site = Site(store, keep_running=True, format="events")
+        tab = visit(site, name="question")
+        tab._feed(next(tab._chunks))
+        which = {by: "question" if by == "name" else tab.last_event_id}
+        assert stop_stream(store, key="ann", **which)
+        assert site.closed.wait(5)
+        tab.rest()
 
     def test_what_is_not_known_cannot_be_stopped(self, store: ReplayStore) -> None:
         """A visitor who asks for nonsense does no harm."""
