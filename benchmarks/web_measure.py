@@ -20,7 +20,7 @@ _TOKENS_PER_S = 20.0
 _TTFT_S = 0.2
 _ANSWER = " ".join(["word"] * 20)
 #: The heartbeat's comments that follow the greeting; then nothing is sent for the longest time.
-_COMMENTS = b": connected\n\n" + b": heartbeat\n\n" * 3
+_COMMENTS = b": connected\n" + b": heartbeat\n" * 3
 
 
 class Pace(NamedTuple):

@@ -360,6 +360,7 @@ PROMISED = {
     ("import", "cpu_ms", "llm-sse", "openai", 0.25),
     ("sleeper", "grown_mb", "llm-sse", None, 1.0),
     ("idle", "kb_per_stream", "llm-sse", None, 100.0),
+    ("idle, TLS", "kb_per_stream", "llm-sse", None, 100.0),
 }
 
 
