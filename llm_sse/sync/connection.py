@@ -33,7 +33,7 @@ from urllib3.util.ssl_ import ALPN_PROTOCOLS, create_urllib3_context, resolve_ce
 
 from .._version import __version__
 
-__all__ = ["Call", "Interrupt", "shared_session", "shutdown_of"]
+__all__ = ["Call", "Interrupt", "close_unnamed", "shared_session", "shutdown_of"]
 
 _POOL_SIZE = 1024
 
@@ -219,6 +219,14 @@ class _Connection(HTTPConnection):
         super().request(*args, **kwargs)
 
 
+def close_unnamed(error: OSError) -> None:
+    """Close what ssl leaves open, and unnamed, of a connection that had ended already."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        unnamed = frame.f_locals.get("self")
+        if isinstance(unnamed, ssl.SSLSocket):
+            unnamed.close()
+
+
 class _SecureConnection(_Connection, HTTPSConnection):
     """The same over TLS."""
 
@@ -227,11 +235,7 @@ class _SecureConnection(_Connection, HTTPSConnection):
         try:
             super().connect()
         except OSError as error:
-            # Of a connection that has ended already, ssl leaves its new socket open and unnamed.
-            for frame, _ in traceback.walk_tb(error.__traceback__):
-                unnamed = frame.f_locals.get("self")
-                if isinstance(unnamed, ssl.SSLSocket):
-                    unnamed.close()
+            close_unnamed(error)
             raise
 
     def _share_context(self) -> None:

@@ -13,7 +13,6 @@ import struct
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler
@@ -28,6 +27,7 @@ except ImportError:  # not on every system
 from ..errors import APIError, InvalidRequestError
 from ..providers import FORMATS, PROVIDERS, Provider
 from ..providers.base import Accepted
+from ..sync.connection import close_unnamed
 from .actions import Action, Hang, HangUp, Page, Status
 from .record import RecordedRequest
 from .replay import Playback
@@ -86,11 +86,7 @@ def secured(sock: socket.socket, context: ssl.SSLContext) -> ssl.SSLSocket:
     try:
         return context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
     except OSError as error:
-        # Of a connection that has been reset, wrap_socket() leaves the new socket open and unnamed.
-        for frame, _ in traceback.walk_tb(error.__traceback__):
-            unnamed = frame.f_locals.get("self")
-            if isinstance(unnamed, ssl.SSLSocket):
-                unnamed.close()
+        close_unnamed(error)
         raise
 
 
