@@ -39,6 +39,7 @@ from ..events import (
     Usage,
 )
 from ..providers import find_provider
+from ..providers.lenient import map_strings
 from ..sse import encode_comment, encode_sse
 from .problem import Problem, problem_of
 from .ui_message import UIMessageChunks
@@ -116,17 +117,14 @@ class Format(ABC):
         try:
             written = msgspec.json.encode(value)
         except UnicodeEncodeError:
-            written = msgspec.json.encode(_well_formed(msgspec.to_builtins(value)))
+            written = msgspec.json.encode(_well_formed(value))
         return self._event(written.decode(), name=name)
 
 
 def _well_formed(value: Any) -> Any:
     """Replace halves of characters, which UTF-8 has no bytes for; the name of a file has some."""
-    if isinstance(value, str):
-        return value.encode("utf-8", "replace").decode()
-    if isinstance(value, dict):
-        return {_well_formed(key): _well_formed(one) for key, one in value.items()}
-    return [_well_formed(one) for one in value] if isinstance(value, list) else value
+    built = msgspec.to_builtins(value, str_keys=True)
+    return map_strings(lambda text: text.encode("utf-8", "replace").decode(), built)
 
 
 class Tokens(Format):
@@ -234,7 +232,7 @@ class OpenAIChunks(Format):
         try:
             msgspec.json.encode(event)
         except UnicodeEncodeError:
-            event = msgspec.convert(_well_formed(msgspec.to_builtins(event)), type(event))
+            event = msgspec.convert(_well_formed(event), type(event))
         return self._numbered(self._encoder.encode(event))
 
     def _numbered(self, written: bytes) -> bytes:
