@@ -39,7 +39,6 @@ from .chat_completions import (
     error_body,
     models_body,
 )
-from .event_source import is_event_source
 from .formats import find_format
 from .guard import PAGE_HEADERS, Guard
 from .leaving import ended_by_leaving
@@ -233,16 +232,14 @@ class Site:
             key=_KEY,
             name=question.stream_name,
             format=question.format,
-            last_event_id=request.headers.get("Last-Event-ID") or None,
             grace_s=self._grace_s,
-            by_event_source=is_event_source(request.headers.get),
         )
         body = make_body(
             opened,
             format=question.format,
             status_wait_s=_STATUS_WAIT_S,
             heartbeat_s=self._heartbeat_s,
-            asked=asked,
+            asked=asked.with_headers(request.headers.get),
         )
         return _answer(body) if isinstance(body, Problem) else _begin(body)
 

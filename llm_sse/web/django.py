@@ -15,7 +15,6 @@ from django.http import HttpRequest, HttpResponse, HttpResponseBase, StreamingHt
 from ..errors import ConfigurationError, ConnectionLost
 from ..sync.stream import TokenStream
 from .body import StreamBody, make_body
-from .event_source import is_event_source
 from .formats import find_format
 from .problem import Problem
 from .pump import EventStream, is_stream
@@ -222,11 +221,7 @@ def _body(
     asked: Asked,
 ) -> StreamBody | Problem:
     if request is not None:
-        asked = asked._replace(
-            # An empty one says: none so far.
-            last_event_id=request.headers.get("Last-Event-ID") or None,
-            by_event_source=is_event_source(request.headers.get),
-        )
+        asked = asked.with_headers(request.headers.get)
     elif asked.store is not None:
         if isinstance(stream, TokenStream):
             stream.close()

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from flask import Response, has_request_context, request
 
 from ..sync.stream import TokenStream
 from .body import headers_of, make_body
-from .event_source import is_event_source
 from .formats import find_format
 from .problem import Problem
 from .pump import EventStream
@@ -63,10 +60,11 @@ def sse_response(
         ConfigurationError: One of the arguments cannot be; the stream is closed.
     """
     in_request = has_request_context()
-    header: Callable[[str], str | None] = request.headers.get if in_request else lambda name: None
-    last_event_id = header("Last-Event-ID") or None  # an empty one says: none so far
+    asked = Asked(replay, key, name, format, None, keep_running, grace_s)
+    if in_request:
+        asked = asked.with_headers(request.headers.get)
     is_head = in_request and request.method == "HEAD"
-    if is_head and last_event_id is None:
+    if is_head and asked.last_event_id is None:
         if isinstance(stream, TokenStream):
             stream.close()
         return _answer_head(format)
@@ -75,16 +73,7 @@ def sse_response(
         format=format,
         status_wait_s=status_wait_s,
         heartbeat_s=heartbeat_s,
-        asked=Asked(
-            replay,
-            key,
-            name,
-            format,
-            last_event_id,
-            keep_running,
-            grace_s,
-            is_event_source(header),
-        ),
+        asked=asked,
     )
     if isinstance(body, Problem):
         return _refusal(body)

@@ -36,6 +36,7 @@ from typing import NamedTuple, TypeVar
 
 from ..errors import ConfigurationError, ServerError
 from .aside import Late, call_within
+from .event_source import is_event_source
 from .formats import FORMATS, Format, find_format
 from .generation import Generation, broken_off, refusal_of
 from .log import log_error
@@ -99,6 +100,17 @@ class Asked(NamedTuple):
     keep_running: bool = False
     grace_s: float = 30.0
     by_event_source: bool = False
+
+    def with_headers(self, header: Callable[[str], str | None]) -> Asked:
+        """Return it with what a request says.
+
+        Args:
+            header: Returns a header of the request; `None` where there is none of that name.
+        """
+        return self._replace(
+            last_event_id=header("Last-Event-ID") or None,  # an empty one says: none so far
+            by_event_source=is_event_source(header),
+        )
 
 
 #: What is asked where there is no replay.
